@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final, Literal
 
 from fusion.core.budget import Budget, Ledger
-from fusion.core.errors import StoreError
+from fusion.core.errors import StoreError, UsageError
 from fusion.core.events import Sink
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
@@ -34,6 +34,7 @@ from fusion.store.rows import (
     Spending,
     Timing,
 )
+from fusion.store.slices import Slices
 
 CACHE_BYTES: Final = 500_000_000
 Synchronous = Literal["NORMAL", "FULL"]
@@ -110,6 +111,14 @@ class Store(ABC):
     @abstractmethod
     def accounts(self) -> Accounts:
         """The accounts and the shared rates of the store."""
+
+    @property
+    def slices(self) -> Slices:
+        """The queue of slices for workers. Raises UsageError for a store that has none."""
+        raise UsageError(
+            f"the store {self.where} is a file of one machine, and workers need a PostgreSQL database that all of"
+            " them reach: give --store postgresql://…, or run the map here"
+        )
 
     # Reading a run.
 

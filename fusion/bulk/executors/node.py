@@ -2,14 +2,15 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms
 from fusion.bulk.executors.recorded import NodeParts, recorded_spec
 from fusion.bulk.executors.worker import Worker
 from fusion.core.budget import Budget
-from fusion.core.errors import WorkerLostError, first_error
+from fusion.core.errors import StoreError, WorkerLostError, first_error
 from fusion.core.types import Limits
 from fusion.store.base import RunLock
 from fusion.store.rows import RunRow
@@ -59,33 +60,25 @@ class Node:
         Raises UnfitError before any row if they cannot run here, StoreError if the store fails.
         """
         worker = await self._worker(terms)
-        lock = await self._locked(part)
-        if lock is None:
-            return
-        try:
+        async with self._locked(part) as has_lock:
+            if not has_lock:
+                return
             async with asyncio.TaskGroup() as group:
                 for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
                     if _is_done(row, terms):
                         ended(_end_of(row))
                     elif await self._has_slot():
                         self._begin(group, worker, row, inputs, ended)
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from errors
-        finally:
-            lock.release()
 
     async def give_up(self, terms: Terms, part: Slice, ended: Ended, *, reason: str) -> None:
         """End the rows of a slice as failed, for this reason, without running them."""
         worker = await self._worker(terms)
-        lock = await self._locked(part)
-        if lock is None:
-            return
-        try:
+        async with self._locked(part) as has_lock:
+            if not has_lock:
+                return
             for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
                 done = _is_done(row, terms)
                 ended(_end_of(row) if done else await worker.give_up(row, inputs, WorkerLostError(reason)))
-        finally:
-            lock.release()
 
     async def drain(self, grace: float = GRACE) -> None:
         """Begin no more rows, let the running ones end for `grace` seconds, and interrupt the others."""
@@ -115,9 +108,38 @@ class Node:
         parent = self._parts.budgets.of(terms.within)
         return Budget(limits or Limits(), name=MAP_BUDGET, parent=parent, strict_usd=strict)
 
-    async def _locked(self, part: Slice) -> RunLock | None:
-        """Return the lock of a slice, once it is free; None if the node drains."""
-        wait, name = _FIRST_WAIT, f"{part.map_id}/{part.numbers[0]}"
+    @asynccontextmanager
+    async def _locked(self, part: Slice) -> AsyncIterator[bool]:
+        """Hold the lock of a slice, once it is free; without it if the node drains meanwhile.
+
+        Raises StoreError if the lock is lost, and the first error of the rows.
+        """
+        lock = await self._free_lock(f"{part.map_id}/{part.numbers[0]}")
+        task, loop, losses = asyncio.current_task(), asyncio.get_running_loop(), list[StoreError]()
+        assert task is not None
+
+        def lost(loss: StoreError) -> None:
+            losses.append(loss)
+            loop.call_soon_threadsafe(task.cancel)
+
+        try:
+            if lock is not None:
+                lock.when_lost(lost)
+            yield lock is not None
+        except asyncio.CancelledError:
+            if not losses:
+                raise
+            task.uncancel()
+            raise losses[0] from None
+        except BaseExceptionGroup as errors:
+            raise (losses or [first_error(errors)])[0] from errors
+        finally:
+            if lock is not None:
+                lock.release()
+
+    async def _free_lock(self, name: str) -> RunLock | None:
+        """Return a lock, once it is free; None if the node drains."""
+        wait = _FIRST_WAIT
         while not self._draining:
             lock = await self._claimed(name)
             if lock is not None:

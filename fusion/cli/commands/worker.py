@@ -71,9 +71,11 @@ def _state(one: "WorkerRow") -> str:
 
 
 def _place(options: WorkerOptions) -> Any:
-    from fusion.core.paths import user_path
+    from fusion.core.paths import is_url, user_path
 
-    return True if options.store is None else user_path(options.store)
+    if options.store is None:
+        return True
+    return options.store if is_url(options.store) else user_path(options.store)
 
 
 class _Serving:

@@ -1,6 +1,6 @@
 """The queue of slices in a PostgreSQL database.
 
-Times are those of the server. Changes of the queue need no sync of the disk: it is filled again from the runs.
+Times are those of the server. Changes of the queue wait for no disk: it is filled again from the runs.
 """
 
 import json
@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
-from fusion.store.postgres.address import Address
-from fusion.store.postgres.connections import Readers, connect
 from psycopg import Connection
 
+from fusion.store.postgres.address import Address
+from fusion.store.postgres.connections import Readers, connect
 from fusion.store.slices import LATE, Crew, Listener, Slices, Taken, WorkerRow
 
 _NOW: Final = "extract(epoch FROM clock_timestamp())"
 _MAP: Final = "(SELECT map FROM maps WHERE map_id = %(map_id)s)"
 _WAITING: Final = "fusion_slices"
 _ENDS: Final = "fusion_ends"
+_CONNECTIONS: Final = 2
 _PAUSE: Final = 1.0
 """Seconds between two tries to listen anew."""
 _LOOK: Final = 0.5
@@ -72,9 +73,13 @@ _WORKERS: Final = f"""
 class PostgresSlices(Slices):
     """The queue in the tables of a store."""
 
-    def __init__(self, address: Address, readers: Readers) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self._readers = readers
+        self._connections = Readers(address, "slices", most=_CONNECTIONS, options="-c synchronous_commit=off")
+
+    def close_all(self) -> None:
+        """Release the connections. A second call does nothing."""
+        self._connections.close()
 
     # The driver.
 
@@ -209,14 +214,13 @@ class PostgresSlices(Slices):
     # Statements.
 
     def _all(self, sql: str, **values: Any) -> list[Any]:
-        with self._changing() as connection:
+        with self._connections.lent() as connection:
             return connection.execute(sql, values).fetchall()
 
     @contextmanager
     def _changing(self) -> "Iterator[Connection[Any]]":
-        """Borrow a connection for one transaction, which waits for no disk."""
-        with self._readers.lent() as connection, connection.transaction():
-            connection.execute("SET LOCAL synchronous_commit = off")
+        """Borrow a connection for one transaction."""
+        with self._connections.lent() as connection, connection.transaction():
             yield connection
 
 

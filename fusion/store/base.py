@@ -147,6 +147,10 @@ class Store(ABC):
         """Return the Result of a finished run as JSON data; None if it was not stored."""
 
     @abstractmethod
+    def results(self, run_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Return the Results of finished runs as JSON data, by run; those that are not stored miss."""
+
+    @abstractmethod
     def index(self, run_id: str) -> Iterator[CallIndex]:
         """Yield the key and state of every call of a run, in order of number."""
 
@@ -229,10 +233,9 @@ class Store(ABC):
     def row_run(self, map_id: str, number: int) -> RunRow | None:
         """Return the latest run of a row."""
 
+    @abstractmethod
     def row_runs(self, map_id: str, numbers: Sequence[int]) -> list[tuple[RunRow, Mapping[str, Any]]]:
-        """Return the latest runs of rows, each with its inputs as they are recorded; rows that do not exist miss."""
-        runs = [run for number in numbers if (run := self.row_run(map_id, number)) is not None]
-        return [(run, self.own_record(run.run_id) or {}) for run in runs]
+        """Return the latest runs of rows, by number, each with its inputs as they are recorded."""
 
     @abstractmethod
     def map_entry(self, map_id: str, number: int) -> MapEntry | None:

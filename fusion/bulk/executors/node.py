@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms
+from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms, block_of
 from fusion.bulk.executors.recorded import NodeParts, recorded_spec
 from fusion.bulk.executors.worker import Worker
 from fusion.core.budget import Budget
@@ -51,18 +51,17 @@ class Node:
         """True once no more rows begin here."""
         return self._draining
 
-    async def run(self, terms: Terms, part: Slice, ended: Ended) -> None:
+    async def run(self, terms: Terms, part: Slice, ended: Ended, *, lock: bool = True) -> None:
         """Run the rows of a slice under its lock, and call `ended` with the end of each.
 
-        The lock is waited for: that of a dead process comes free, and a live one runs the slice itself. A row without
-        an end was left, since the node drains. Cancellation interrupts the rows that run.
+        The lock is waited for: that of a dead process comes free, and a live one runs the slice itself. Without
+        `lock` the caller sees to it that no other process runs these rows. A row without an end was left, since the
+        node drains. Cancellation interrupts the rows that run.
 
         Raises UnfitError before any row if they cannot run here, StoreError if the store fails.
         """
         worker = await self._worker(terms)
-        async with self._locked(part) as has_lock:
-            if not has_lock:
-                return
+        async with self._locked(part if lock else None):
             async with asyncio.TaskGroup() as group:
                 for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
                     if _is_done(row, terms):
@@ -70,12 +69,10 @@ class Node:
                     elif await self._has_slot():
                         self._begin(group, worker, row, inputs, ended)
 
-    async def give_up(self, terms: Terms, part: Slice, ended: Ended, *, reason: str) -> None:
+    async def give_up(self, terms: Terms, part: Slice, ended: Ended, *, reason: str, lock: bool = True) -> None:
         """End the rows of a slice as failed, for this reason, without running them."""
         worker = await self._worker(terms)
-        async with self._locked(part) as has_lock:
-            if not has_lock:
-                return
+        async with self._locked(part if lock else None):
             for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
                 done = _is_done(row, terms)
                 ended(_end_of(row) if done else await worker.give_up(row, inputs, WorkerLostError(reason)))
@@ -109,13 +106,14 @@ class Node:
         return Budget(limits or Limits(), name=MAP_BUDGET, parent=parent, strict_usd=strict)
 
     @asynccontextmanager
-    async def _locked(self, part: Slice) -> AsyncIterator[bool]:
-        """Hold the lock of a slice, once it is free; without it if the node drains meanwhile.
+    async def _locked(self, part: Slice | None) -> AsyncIterator[None]:
+        """Hold the locks of the blocks that a slice touches, once they are free; none without a slice.
 
-        Raises StoreError if the lock is lost, and the first error of the rows.
+        Another slice with one of its rows, such as that of a dead process, touches the same block. Raises StoreError
+        if a lock is lost, and the first error of the rows.
         """
-        lock = await self._free_lock(f"{part.map_id}/{part.numbers[0]}")
         task, loop, losses = asyncio.current_task(), asyncio.get_running_loop(), list[StoreError]()
+        locks: list[RunLock] = []
         assert task is not None
 
         def lost(loss: StoreError) -> None:
@@ -123,9 +121,11 @@ class Node:
             loop.call_soon_threadsafe(task.cancel)
 
         try:
-            if lock is not None:
-                lock.when_lost(lost)
-            yield lock is not None
+            for block in sorted({block_of(number) for number in (() if part is None else part.numbers)}):
+                assert part is not None
+                locks.append(await self._free_lock(f"{part.map_id}/{block}"))  # in one order: no two wait in a ring
+                locks[-1].when_lost(lost)
+            yield
         except asyncio.CancelledError:
             if not losses:
                 raise
@@ -134,19 +134,16 @@ class Node:
         except BaseExceptionGroup as errors:
             raise (losses or [first_error(errors)])[0] from errors
         finally:
-            if lock is not None:
+            for lock in locks:
                 lock.release()
 
-    async def _free_lock(self, name: str) -> RunLock | None:
-        """Return a lock, once it is free; None if the node drains."""
+    async def _free_lock(self, name: str) -> RunLock:
+        """Return a lock, once it is free."""
         wait = _FIRST_WAIT
-        while not self._draining:
-            lock = await self._claimed(name)
-            if lock is not None:
-                return lock
+        while (lock := await self._claimed(name)) is None:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
-        return None
+        return lock
 
     async def _claimed(self, name: str) -> RunLock | None:
         """Return a lock; None if it is held. A cancelled wait for it gives it back."""

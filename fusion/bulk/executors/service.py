@@ -219,11 +219,11 @@ class Service:
         if taken.deaths >= DEATHS:
             reason = f"the row ended {taken.deaths} workers: it is not run again; `--retry-failed` asks for it anew"
             self._news("gave_up", f"map {taken.map_id}: {reason}", map=taken.map_id)
-            await self._node.give_up(terms, part, ended, reason=reason)
+            await self._node.give_up(terms, part, ended, reason=reason, lock=False)
             return
         if _alone(taken):
             await self._others_end(held)
-        await self._node.run(terms, part, ended)
+        await self._node.run(terms, part, ended, lock=False)
 
     async def _others_end(self, held: _Held) -> None:
         """Wait until nothing else runs here: what ended workers before runs alone."""

@@ -34,6 +34,7 @@ from fusion.store.rows import (
     Spending,
     Timing,
 )
+from fusion.store.slices import Slices
 
 CACHE_BYTES: Final = 500_000_000
 Synchronous = Literal["NORMAL", "FULL"]
@@ -136,6 +137,14 @@ class Store(ABC):
             "database that all of them reach, --store postgresql://…, or run the map here"
         )
 
+    @property
+    def slices(self) -> Slices:
+        """The queue of slices for workers. Raises UsageError for a store that has none."""
+        raise UsageError(
+            f"the store {self.where} is a file of one machine, and workers need a PostgreSQL database that all of"
+            " them reach: give --store postgresql://…, or run the map here"
+        )
+
     # Reading a run.
 
     @abstractmethod
@@ -161,6 +170,10 @@ class Store(ABC):
     @abstractmethod
     def result(self, run_id: str) -> Mapping[str, Any] | None:
         """Return the Result of a finished run as JSON data; None if it was not stored."""
+
+    @abstractmethod
+    def results(self, run_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Return the Results of finished runs as JSON data, by run; those that are not stored miss."""
 
     @abstractmethod
     def index(self, run_id: str) -> Iterator[CallIndex]:
@@ -245,10 +258,9 @@ class Store(ABC):
     def row_run(self, map_id: str, number: int) -> RunRow | None:
         """Return the latest run of a row."""
 
+    @abstractmethod
     def row_runs(self, map_id: str, numbers: Sequence[int]) -> list[tuple[RunRow, Mapping[str, Any]]]:
-        """Return the latest runs of rows, each with its inputs as they are recorded; rows that do not exist miss."""
-        runs = [run for number in numbers if (run := self.row_run(map_id, number)) is not None]
-        return [(run, self.own_record(run.run_id) or {}) for run in runs]
+        """Return the latest runs of rows, by number, each with its inputs as they are recorded."""
 
     @abstractmethod
     def map_entry(self, map_id: str, number: int) -> MapEntry | None:

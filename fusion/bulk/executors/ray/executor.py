@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from typing import BinaryIO, Final
 
 from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice
-from fusion.bulk.executors.ray.messages import LONGEST, Order, error_of, line, row_end
+from fusion.bulk.executors.ends import unpacked
+from fusion.bulk.executors.ray.messages import LONGEST, Order, error_of, line
 from fusion.core.errors import FusionError, UsageError, WorkerLostError
 from fusion.store.base import Store
 
@@ -88,8 +89,8 @@ async def _told(process: Process, job: Job, said: BinaryIO) -> AsyncIterator[lis
     assert process.stdout is not None
     while message := await process.stdout.readline():
         match json.loads(message):
-            case {"ends": ends}:
-                yield [row_end(end) for end in ends]
+            case {"ends": str(ends)}:
+                yield list(unpacked(ends))
             case {"note": str(note)}:
                 job.note(note)
             case {"failed": failure}:

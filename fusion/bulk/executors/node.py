@@ -61,13 +61,12 @@ class Node:
         Raises UnfitError before any row if they cannot run here, StoreError if the store fails.
         """
         worker = await self._worker(terms)
-        async with self._locked(part if lock else None):
-            async with asyncio.TaskGroup() as group:
-                for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
-                    if _is_done(row, terms):
-                        ended(_end_of(row))
-                    elif await self._has_slot():
-                        self._begin(group, worker, row, inputs, ended)
+        async with self._locked(part if lock else None), asyncio.TaskGroup() as group:
+            for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
+                if _is_done(row, terms):
+                    ended(_end_of(row))
+                elif await self._has_slot():
+                    self._begin(group, worker, row, inputs, ended)
 
     async def give_up(self, terms: Terms, part: Slice, ended: Ended, *, reason: str, lock: bool = True) -> None:
         """End the rows of a slice as failed, for this reason, without running them."""

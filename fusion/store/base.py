@@ -101,6 +101,16 @@ class Store(ABC):
     def claim(self, name: str) -> RunLock | None:
         """Acquire the lock of a request to be sent once in all processes; None if it is held. Never blocks."""
 
+    def claim_all(self, names: Sequence[str]) -> RunLock | None:
+        """Acquire the locks of these names as one; None, holding none of them, if one is held. Never blocks."""
+        locks = _Locks()
+        for name in names:
+            if (lock := self.claim(name)) is None:
+                locks.release()
+                return None
+            locks.append(lock)
+        return locks
+
     @abstractmethod
     def is_locked(self, run_id: str) -> bool:
         """Return True while the lock of a run is held."""
@@ -294,6 +304,18 @@ class Store(ABC):
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
         """Return the counts of `runs`, `calls`, `attempts` and `cached` replies, and the `bytes` on disk."""
+
+
+class _Locks(list[RunLock], RunLock):
+    """Several locks that are held as one."""
+
+    def release(self) -> None:
+        for lock in self:
+            lock.release()
+
+    def when_lost(self, call: Callable[[StoreError], object]) -> None:
+        for lock in self:
+            lock.when_lost(call)
 
 
 class NullJournal:

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms, block_of
+from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms
 from fusion.bulk.executors.recorded import NodeParts, recorded_spec
 from fusion.bulk.executors.worker import Worker
 from fusion.core.budget import Budget
@@ -106,13 +106,13 @@ class Node:
 
     @asynccontextmanager
     async def _locked(self, part: Slice | None) -> AsyncIterator[None]:
-        """Hold the locks of the blocks that a slice touches, once they are free; none without a slice.
+        """Hold the locks of the rows of a slice, once all are free; none without a slice.
 
-        Another slice with one of its rows, such as that of a dead process, touches the same block. Raises StoreError
-        if a lock is lost, and the first error of the rows.
+        Each row has its own: another slice with one of them, such as that of a dead process, may begin elsewhere.
+        Raises StoreError if they are lost, and the first error of the rows.
         """
         task, loop, losses = asyncio.current_task(), asyncio.get_running_loop(), list[StoreError]()
-        locks: list[RunLock] = []
+        lock: RunLock | None = None
         assert task is not None
 
         def lost(loss: StoreError) -> None:
@@ -120,10 +120,9 @@ class Node:
             loop.call_soon_threadsafe(task.cancel)
 
         try:
-            for block in sorted({block_of(number) for number in (() if part is None else part.numbers)}):
-                assert part is not None
-                locks.append(await self._free_lock(f"{part.map_id}/{block}"))  # in one order: no two wait in a ring
-                locks[-1].when_lost(lost)
+            if part is not None:
+                lock = await self._free_lock([f"{part.map_id}/{number}" for number in part.numbers])
+                lock.when_lost(lost)
             yield
         except asyncio.CancelledError:
             if not losses:
@@ -133,20 +132,20 @@ class Node:
         except BaseExceptionGroup as errors:
             raise (losses or [first_error(errors)])[0] from errors
         finally:
-            for lock in locks:
+            if lock is not None:
                 lock.release()
 
-    async def _free_lock(self, name: str) -> RunLock:
-        """Return a lock, once it is free."""
+    async def _free_lock(self, names: Sequence[str]) -> RunLock:
+        """Return these locks as one, once all are free."""
         wait = _FIRST_WAIT
-        while (lock := await self._claimed(name)) is None:
+        while (lock := await self._claimed(names)) is None:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
         return lock
 
-    async def _claimed(self, name: str) -> RunLock | None:
-        """Return a lock; None if it is held. A cancelled wait for it gives it back."""
-        claim = asyncio.ensure_future(asyncio.to_thread(self._store.claim, name))
+    async def _claimed(self, names: Sequence[str]) -> RunLock | None:
+        """Return these locks as one; None if any is held. A cancelled wait gives them back."""
+        claim = asyncio.ensure_future(asyncio.to_thread(self._store.claim_all, names))
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:

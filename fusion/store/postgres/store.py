@@ -56,6 +56,9 @@ class PostgresStore(SqlStore):
     def claim(self, name: str) -> RunLock | None:
         return self._locks.claim(name)
 
+    def claim_all(self, names: Sequence[str]) -> RunLock | None:
+        return self._locks.claim(*names)
+
     def is_locked(self, run_id: str) -> bool:
         with self._reading() as connection:
             return self._locks.is_held(run_id, connection)

@@ -61,13 +61,12 @@ class Node:
         Raises UnfitError before any row if they cannot run here, StoreError if the store fails.
         """
         worker = await self._worker(terms)
-        async with self._locked(part if lock else None):
-            async with asyncio.TaskGroup() as group:
-                for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
-                    if _is_done(row, terms):
-                        ended(_end_of(row))
-                    elif await self._has_slot():
-                        self._begin(group, worker, row, inputs, ended)
+        async with self._locked(part if lock else None), asyncio.TaskGroup() as group:
+            for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
+                if _is_done(row, terms):
+                    ended(_end_of(row))
+                elif await self._has_slot():
+                    self._begin(group, worker, row, inputs, ended)
 
     async def give_up(self, terms: Terms, part: Slice, ended: Ended, *, reason: str, lock: bool = True) -> None:
         """End the rows of a slice as failed, for this reason, without running them."""
@@ -110,18 +109,19 @@ class Node:
         """Hold the locks of the rows of a slice, once all are free; none without a slice.
 
         Each row has its own: another slice with one of them, such as that of a dead process, may begin elsewhere.
-        Raises StoreError if the locks are lost, and the first error of the rows.
+        Raises StoreError if they are lost, and the first error of the rows.
         """
         task, loop, losses = asyncio.current_task(), asyncio.get_running_loop(), list[StoreError]()
+        lock: RunLock | None = None
         assert task is not None
 
         def lost(loss: StoreError) -> None:
             losses.append(loss)
             loop.call_soon_threadsafe(task.cancel)
 
-        lock = None if part is None else await self._free_lock([f"{part.map_id}/{number}" for number in part.numbers])
         try:
-            if lock is not None:
+            if part is not None:
+                lock = await self._free_lock([f"{part.map_id}/{number}" for number in part.numbers])
                 lock.when_lost(lost)
             yield
         except asyncio.CancelledError:
@@ -136,7 +136,7 @@ class Node:
                 lock.release()
 
     async def _free_lock(self, names: Sequence[str]) -> RunLock:
-        """Return locks as one, once all are free."""
+        """Return these locks as one, once all are free."""
         wait = _FIRST_WAIT
         while (lock := await self._claimed(names)) is None:
             await asyncio.sleep(wait)
@@ -144,7 +144,7 @@ class Node:
         return lock
 
     async def _claimed(self, names: Sequence[str]) -> RunLock | None:
-        """Return locks as one; None if one is held. A cancelled wait for them gives them back."""
+        """Return these locks as one; None if any is held. A cancelled wait gives them back."""
         claim = asyncio.ensure_future(asyncio.to_thread(self._store.claim_all, names))
         try:
             return await asyncio.shield(claim)

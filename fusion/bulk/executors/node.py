@@ -130,7 +130,7 @@ class Node:
             task.uncancel()
             raise losses[0] from None
         except BaseExceptionGroup as errors:
-            raise (losses or [first_error(errors)])[0] from errors
+            raise (losses[0] if losses else first_error(errors)) from errors
         finally:
             if lock is not None:
                 lock.release()

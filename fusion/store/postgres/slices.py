@@ -202,7 +202,7 @@ class PostgresSlices(Slices):
         return found
 
     def workers(self) -> list[WorkerRow]:
-        return [WorkerRow(*row[:7], float(row[7]), *row[8:]) for row in self._all(_WORKERS)]
+        return [WorkerRow._make((*row[:7], float(row[7]), *row[8:])) for row in self._all(_WORKERS)]
 
     def listen(self, map_id: str | None, call: Callable[[], object]) -> Listener:
         channel, payload = _WAITING, None

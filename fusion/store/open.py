@@ -44,6 +44,14 @@ def state_of_database(url: str) -> DatabaseState:
     return DatabaseState(*state_at(url))
 
 
+def is_same_database(url: str, other: str) -> bool:
+    """Return True if two URLs name one database, whatever secrets they hold. Raises StoreError."""
+    check_driver()
+    from fusion.store.postgres.address import Address
+
+    return Address.of(url).where == Address.of(other).where
+
+
 def check_driver() -> None:
     """Raise StoreError if the driver of PostgreSQL is not installed."""
     if importlib.util.find_spec("psycopg") is None:

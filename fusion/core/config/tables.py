@@ -167,8 +167,8 @@ class StoreTable(StoreRules):
             raise ValueError(f"invalid path {given!r}")
         if given is not None and has_password(given):
             raise ValueError(
-                f"a file of settings holds no password: write {shown_place(given)!r}, and set PGPASSWORD or a passfile,"
-                " or name the whole URL in FUSION_STORE"
+                f"a file of settings holds no password: write {shown_place(given)!r}, and set PGPASSWORD or a"
+                " passfile, or name the whole URL in FUSION_STORE"
             )
         return given
 

@@ -76,9 +76,12 @@ def is_cut(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
-def connect(address: Address, purpose: str) -> "Connection[Any]":
-    """Open a connection in which each statement is a transaction of its own. Raises psycopg.Error."""
-    opened: Connection[Any] = Connection.connect(address.of_connection(purpose), autocommit=True)
+def connect(address: Address, purpose: str, options: str = "") -> "Connection[Any]":
+    """Open a connection in which each statement is a transaction of its own. Raises psycopg.Error.
+
+    `options` are settings of the server for it.
+    """
+    opened: Connection[Any] = Connection.connect(address.of_connection(purpose, options), autocommit=True)
     _opened.add(opened)
     return opened
 
@@ -86,15 +89,18 @@ def connect(address: Address, purpose: str) -> "Connection[Any]":
 class Readers:
     """Connections for reading, and for single statements that change rows: some at most, opened as they are needed.
 
-    An error of one is known at once, unlike in a pool that connects in the background.
+    An error of one is known at once, unlike in a pool that connects in the background. `purpose` names them,
+    `options` are settings of the server for them.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, purpose: str = "reader", *, most: int = READERS, options: str = "") -> None:
         self._address = address
+        self._purpose = purpose
+        self._options = options
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[Connection[Any]] = []
-        self._free = threading.BoundedSemaphore(READERS)
+        self._free = threading.BoundedSemaphore(most)
         self._closed = False
 
     @contextmanager
@@ -120,7 +126,7 @@ class Readers:
             if self._closed:
                 raise StoreError(f"the store {self._address.where} is closed")
             connection = self._idle.pop() if self._idle else None
-        connection = connection or connect(self._address, "reader")
+        connection = connection or connect(self._address, self._purpose, self._options)
         try:
             yield connection
         finally:

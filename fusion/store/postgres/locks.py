@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ _IS_HELD: Final = (
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     " AND classid = %s AND objid = %s)"
 )
+_TAKE: Final = "SELECT key, pg_try_advisory_lock(key) FROM unnest(%s::bigint[]) key"
+_RELEASE: Final = "SELECT pg_advisory_unlock(key) FROM unnest(%s::bigint[]) key"
 _ENDED: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 _LOW: Final = 0xFFFFFFFF
 
@@ -46,20 +48,21 @@ def is_held(name: str, connection: "Connection[Any]") -> bool:
 
 
 class SessionLock(RunLock):
-    """A held lock. It is lost with the session."""
+    """Locks of one or several names, held as one. They are lost with the session."""
 
-    def __init__(self, session: "LockSession", name: str) -> None:
+    def __init__(self, session: "LockSession", names: Sequence[str]) -> None:
         self._session: LockSession | None = session
-        self._name = name
+        self._names = names
+        self.told: list[Told] = []
 
     def release(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            session.release(self._name)
+            session.release(self._names)
 
     def when_lost(self, call: Told) -> None:
         if self._session is not None:
-            self._session.watch(self._name, call)
+            self._session.watch(self, call)
 
 
 class LockSession:
@@ -72,7 +75,7 @@ class LockSession:
         self._address = address
         self._cut = cut
         self._lock = threading.Lock()
-        self._held: dict[str, list[Told]] = {}
+        self._held: dict[str, SessionLock] = {}
         self._loss: StoreError | None = None
         self._closing = False
         self.fence = secrets.randbits(63)
@@ -85,38 +88,40 @@ class LockSession:
         """True if no lock is held."""
         return not self._held
 
-    def take(self, name: str) -> SessionLock | None:
-        """Take a lock; None if it is held, by this process or another. Raises psycopg.Error, or the loss."""
+    def take(self, names: Sequence[str]) -> SessionLock | None:
+        """Take locks; None if one is held, by this process or another. Raises psycopg.Error, or the loss."""
         with self._lock:
             if self._loss is not None:
                 raise self._loss
-            if name in self._held:
+            if any(name in self._held for name in names):
                 return None
-            row = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (key_of(name),)).fetchone()
-            if row is None or not row[0]:
+            found = self._connection.execute(_TAKE, ([key_of(name) for name in names],)).fetchall()
+            if not all(taken for _, taken in found):
+                self._connection.execute(_RELEASE, ([key for key, taken in found if taken],))
                 return None
-            self._held[name] = []
-            return SessionLock(self, name)
+            lock = SessionLock(self, names)
+            self._held.update(dict.fromkeys(names, lock))
+            return lock
 
     def holds(self, name: str) -> bool:
         return name in self._held
 
-    def release(self, name: str) -> None:
-        """Release a lock; one of a lost session is free already."""
+    def release(self, names: Sequence[str]) -> None:
+        """Release locks; those of a lost session are free already."""
         with self._lock:
-            if self._held.pop(name, None) is None or self._loss is not None:
+            if not [name for name in names if self._held.pop(name, None)] or self._loss is not None:
                 return
             try:
-                self._connection.execute("SELECT pg_advisory_unlock(%s)", (key_of(name),))
+                self._connection.execute(_RELEASE, ([key_of(name) for name in names],))
             except psycopg.Error as error:
                 LOG.warning("a lock could not be released: %s", self._address.without_secrets(str(error)))
 
-    def watch(self, name: str, call: Told) -> None:
-        """Call this when the lock of a name is lost; at once if it is."""
+    def watch(self, lock: SessionLock, call: Told) -> None:
+        """Call this when a lock is lost; at once if it is."""
         with self._lock:
             loss = self._loss
-            if loss is None and name in self._held:
-                self._held[name].append(call)
+            if loss is None:
+                lock.told.append(call)
         if loss is not None:
             call(loss)
 
@@ -125,7 +130,7 @@ class LockSession:
         with self._lock:
             self._loss = self._loss or loss
             self._closing = True
-            calls = [call for told in self._held.values() for call in told]
+            calls = [call for lock in set(self._held.values()) for call in lock.told]
         self._connection.close()
         for call in calls:
             with suppress(RuntimeError):  # its loop is closed: the run is over

@@ -41,10 +41,10 @@ class Session:
         """True if nothing more is written, and no run holds a lock."""
         return self._loss is not None and (self._locks is None or self._locks.is_free)
 
-    def claim(self, name: str) -> RunLock | None:
-        """Lock a name; None if it is locked. Raises StoreError."""
+    def claim(self, names: Sequence[str]) -> RunLock | None:
+        """Lock names, all of them or none; None if one is locked. Raises StoreError."""
         try:
-            return self._opened().take(name)
+            return self._opened().take(names)
         except psycopg.Error as error:
             raise explained(self._address, error) from error
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from fusion.bulk.executors.base import RowEnd, block_of
+from fusion.bulk.executors.base import RowEnd
 from fusion.bulk.executors.ray.cluster import Cluster
 from fusion.bulk.executors.ray.member import Ends, LostError, Member
 from fusion.bulk.executors.ray.messages import Order
@@ -87,14 +87,22 @@ class Pool:
 
     def _give(self, group: asyncio.TaskGroup) -> None:
         """Give rows to the nodes that have room, to the emptiest one first."""
-        while (member := self._free()) is not None and (portion := self._rows.take(member.size)) is not None:
-            self._under_way += 1
+        while (size := self._order.concurrency - self._under_way) > 0 and (member := self._free()) is not None:
+            if (portion := self._rows.take(min(size, member.size, self._share))) is None:
+                return
+            self._under_way += len(portion.numbers)
             member.rows += len(portion.numbers)
             group.create_task(self._call(member, portion))
 
     def _free(self) -> Member | None:
         found = [one for one in self._members.values() if one.has_room]
         return min(found, key=lambda one: one.rows, default=None)
+
+    @property
+    def _share(self) -> int:
+        """The most rows of a call that leave the other nodes as many of those at once, and of the last ones."""
+        rows = min(self._order.concurrency, self._under_way + len(self._rows.new))
+        return max(1, rows // (2 * sum(one.ready for one in self._members.values())))
 
     async def _call(self, member: Member, portion: Portion) -> None:
         """Have rows run on a node; those without an end are given out again."""
@@ -107,7 +115,7 @@ class Pool:
             died = True
         self._ended(ends)
         self._rows.back(portion, {end.number for end in ends}, died=died)
-        self._under_way -= 1
+        self._under_way -= len(portion.numbers)
         member.rows -= len(portion.numbers)
         self._stumbles = 0 if ends else self._stumbles
         if error is not None:
@@ -186,7 +194,7 @@ class Rows:
         return bool(self.new or self._returned or self._suspects)
 
     def take(self, size: int) -> Portion | None:
-        """Return the rows of the next call, if there are any. Rows that share a lock stay together."""
+        """Return the rows of the next call, at most `size` new ones, if there are any."""
         if self._returned:
             return self._returned.popleft()
         if self._suspects and not self._suspected:
@@ -194,10 +202,7 @@ class Rows:
             return self._suspects.popleft()
         if not self.new:
             return None
-        numbers = [self.new.popleft()]
-        while self.new and (len(numbers) < size or block_of(self.new[0]) == block_of(numbers[-1])):
-            numbers.append(self.new.popleft())
-        return Portion(tuple(numbers))
+        return Portion(tuple(self.new.popleft() for _ in range(min(size, len(self.new)))))
 
     def back(self, portion: Portion, ended: set[int], *, died: bool) -> None:
         """Take rows back that have no end."""

@@ -6,10 +6,10 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from fusion.core.budget import Budget, Ledger
-from fusion.core.errors import StoreError
+from fusion.core.errors import StoreError, UsageError
 from fusion.core.events import Sink
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
@@ -34,6 +34,7 @@ from fusion.store.rows import (
     Spending,
     Timing,
 )
+from fusion.store.slices import Slices
 
 CACHE_BYTES: Final = 500_000_000
 Synchronous = Literal["NORMAL", "FULL"]
@@ -41,6 +42,13 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 OF_TOOL: Final = "tool "
 """Beginning of the names of decisions about a call of a tool: it stays made, whatever is worked on again."""
+
+
+class StoreAddress(NamedTuple):
+    """URL at which other machines open a store, and the environment variables of the secrets that it lacks."""
+
+    url: str
+    secrets: Mapping[str, str]
 
 
 class RunLock(ABC):
@@ -121,6 +129,22 @@ class Store(ABC):
     def accounts(self) -> Accounts:
         """The accounts and the shared rates of the store."""
 
+    @property
+    def address(self) -> StoreAddress:
+        """The address of the store for other machines. Raises UsageError for a file."""
+        raise UsageError(
+            f"the store {self.where} is a file of this machine, which other machines cannot open: give a PostgreSQL "
+            "database that all of them reach, --store postgresql://…, or run the map here"
+        )
+
+    @property
+    def slices(self) -> Slices:
+        """The queue of slices for workers. Raises UsageError for a store that has none."""
+        raise UsageError(
+            f"the store {self.where} is a file of one machine, and workers need a PostgreSQL database that all of"
+            " them reach: give --store postgresql://…, or run the map here"
+        )
+
     # Reading a run.
 
     @abstractmethod
@@ -146,6 +170,10 @@ class Store(ABC):
     @abstractmethod
     def result(self, run_id: str) -> Mapping[str, Any] | None:
         """Return the Result of a finished run as JSON data; None if it was not stored."""
+
+    @abstractmethod
+    def results(self, run_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Return the Results of finished runs as JSON data, by run; those that are not stored miss."""
 
     @abstractmethod
     def index(self, run_id: str) -> Iterator[CallIndex]:
@@ -230,10 +258,9 @@ class Store(ABC):
     def row_run(self, map_id: str, number: int) -> RunRow | None:
         """Return the latest run of a row."""
 
+    @abstractmethod
     def row_runs(self, map_id: str, numbers: Sequence[int]) -> list[tuple[RunRow, Mapping[str, Any]]]:
-        """Return the latest runs of rows, each with its inputs as they are recorded; rows that do not exist miss."""
-        runs = [run for number in numbers if (run := self.row_run(map_id, number)) is not None]
-        return [(run, self.own_record(run.run_id) or {}) for run in runs]
+        """Return the latest runs of rows, by number, each with its inputs as they are recorded."""
 
     @abstractmethod
     def map_entry(self, map_id: str, number: int) -> MapEntry | None:

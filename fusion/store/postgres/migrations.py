@@ -247,7 +247,52 @@ CREATE TABLE drawings (
 CREATE TABLE rates (name text COLLATE "C" PRIMARY KEY, next double precision NOT NULL);
 """
 
-MIGRATIONS: Final = (_FIRST, _ACCOUNTS)
+_SLICES: Final = """
+CREATE TABLE workers (
+    worker text COLLATE "C" PRIMARY KEY,
+    name text NOT NULL,
+    host text NOT NULL,
+    pid bigint NOT NULL,
+    version text NOT NULL,
+    concurrency bigint NOT NULL,
+    started double precision NOT NULL,
+    beat double precision NOT NULL,
+    rows bigint NOT NULL,
+    draining boolean NOT NULL
+);
+
+CREATE TABLE map_jobs (
+    map bigint PRIMARY KEY REFERENCES maps ON DELETE CASCADE,
+    terms text NOT NULL
+);
+
+CREATE TABLE map_slices (
+    slice bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    map bigint NOT NULL REFERENCES maps ON DELETE CASCADE,
+    numbers bigint[] NOT NULL,
+    worker text COLLATE "C",
+    deaths bigint NOT NULL DEFAULT 0,
+    stop boolean NOT NULL DEFAULT false
+);
+CREATE INDEX map_slices_waiting ON map_slices (map, slice) WHERE worker IS NULL;
+CREATE INDEX map_slices_taken ON map_slices (worker) WHERE worker IS NOT NULL;
+
+CREATE TABLE map_ends (
+    at bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    map bigint NOT NULL REFERENCES maps ON DELETE CASCADE,
+    ends text NOT NULL
+);
+CREATE INDEX map_ends_by_map ON map_ends (map);
+
+CREATE TABLE map_refusals (
+    map bigint NOT NULL REFERENCES maps ON DELETE CASCADE,
+    worker text COLLATE "C" NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (map, worker)
+);
+"""
+
+MIGRATIONS: Final = (_FIRST, _ACCOUNTS, _SLICES)
 """Entry n migrates a store from version n to n + 1, as one script in one transaction."""
 NEWEST: Final = len(MIGRATIONS)
 
@@ -307,10 +352,17 @@ def migrate(connection: "Connection[Any]", *, to: int = NEWEST) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_GUARD,))
         found = version(connection)
         if found == 0:
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            if not _has_schema(connection):
+                connection.execute(f"CREATE SCHEMA {SCHEMA}")
             connection.execute(f"CREATE TABLE {SCHEMA}.fusion_store (version integer NOT NULL)")
             connection.execute(f"INSERT INTO {SCHEMA}.fusion_store VALUES (0)")
         connection.execute(f"SET LOCAL search_path = {SCHEMA}")
         for number in range(found, to):
             connection.execute(MIGRATIONS[number].encode())
             connection.execute("UPDATE fusion_store SET version = %s", (number + 1,))
+
+
+def _has_schema(connection: "Connection[Any]") -> bool:
+    """Return True if the schema exists, such as one that an administrator made for a user without further rights."""
+    row = connection.execute(f"SELECT to_regnamespace('{SCHEMA}') IS NOT NULL").fetchone()
+    return row is not None and bool(row[0])

@@ -5,13 +5,17 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from fusion import Budget, Fusion, Limits, Pipeline, ScriptedModel, Tool, UsageError
+from fusion.core.errors import StoreError
 from tests.bulk.executors.site import MODEL, Site, hasten
+from tests.postgres import Cluster
 from tests.processes import started
 from tests.provider import Answer
 
@@ -229,6 +233,46 @@ def test_workers_are_listed(site: Site, capfd: pytest.CaptureFixture[str]) -> No
     assert [line.split()[0::2] for line in capfd.readouterr().out.splitlines()][1] == ["one", "0/3", "serving"]
 
 
+@pytest.fixture
+def own_server() -> Iterator[Cluster]:
+    """A server of this test, which stops and starts."""
+    server = Cluster()
+    yield server
+    server.close()
+
+
+def test_workers_outlive_a_restart_of_the_database(site: Site, own_server: Cluster) -> None:
+    """The map is told to go on once, as its driver has lost its lock; the workers go on by themselves."""
+    site.database = own_server.database()
+    going = threading.Event()
+
+    def answer(text: str, key: str) -> Answer:
+        if text == "ANSWER read row 3":
+            going.set()
+        return Answer(text.lower(), hang=text == "ANSWER read row 4" and not restarted.is_set())
+
+    restarted = threading.Event()
+    site.on_call = answer
+    workers = [site.worker(name, "--concurrency", "2") for name in ("a", "b")]
+    with suppress(StoreError), site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS[:8])
+        assert going.wait(60)
+        assert site.was_asked("ANSWER read row 4")
+        own_server.stop()
+        restarted.set()
+        own_server.start()
+        handle.wait()
+    _, report = site.map(*TEXTS[:8])
+    assert report.status == "ok"
+    assert all(worker.process.is_alive() for worker in workers)
+    assert all(worker.wait_for("lost") for worker in workers)
+    assert site.asked["READ row 1"] == 1
+    assert sum(site.asked.values()) <= 16 + 4  # those in flight are asked again
+    for worker in workers:
+        worker.signal()
+    assert [worker.end() for worker in workers] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -278,7 +322,7 @@ output: answer
             "the tool 'fetched'",
         ),
         ({}, {"within": Budget(Limits(usd=Decimal(1)))}, "Budget of this process"),
-        ({}, {"on": "moon"}, "give 'workers'"),
+        ({}, {"on": "moon"}, "give 'workers' for"),
         ({"store": True}, {}, "--store postgresql://…"),
     ],
     ids=["model", "tool", "budget", "place", "store"],

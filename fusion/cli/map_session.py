@@ -269,7 +269,7 @@ class _Session:
             complain(line)
         if report.held:
             complain(f"to see them: fusion runs list --map {report.map_id} --status waiting{self._places}")
-            complain(f"to answer: fusion approve RUN{self._places} --no-resume")
+            complain(f"to answer them: fusion approve {report.map_id}{self._places}")
         way_on = self._way_on(report)
         if way_on is not None:
             complain(way_on)

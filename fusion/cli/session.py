@@ -20,7 +20,8 @@ from fusion.cli.options.runs import (
     RunOptions,
     WatchOptions,
 )
-from fusion.cli.run_session.gates import Terminal, answered_elsewhere, answered_here, approved, person_is_there
+from fusion.cli.run_session.gates import Terminal, answered_elsewhere, answered_here, person_is_there
+from fusion.cli.run_session.many_gates import approved, approved_map
 from fusion.cli.run_session.outcome import Outcome
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
@@ -89,17 +90,19 @@ def resume_session(options: ResumeOptions, ending: Ending) -> RunHandle:
 
 
 def approve_session(options: ApproveOptions, ending: Ending) -> RunHandle | int:
-    """Answer a gate of a run, and go on with the run; return the exit code if it does not go on here.
+    """Answer gates of a run or a map, and go on with the run; return the exit code if it does not go on here.
 
     Raises GateError for a gate that was answered before, and UsageError for options that contradict the gate.
     """
     _check_output(options, "approve")
     settings = read_settings(options.config)
     with Interrupts() as interrupts, Fusion(store=_place(options.store), settings=settings) as fusion:
-        row = find_run(fusion.store, options.run)
-        if (code := approved(fusion, row.run_id, options)) is not None:
+        if (map_id := fusion.runs.map_id(options.run)) is not None:
+            return approved_map(fusion, map_id, options)
+        run_id = find_run(fusion.store, options.run).run_id
+        if (code := approved(fusion, run_id, options)) is not None:
             return code
-        return _Session(options, ending, fusion, interrupts).run(lambda: _on(row.run_id, options, fusion))
+        return _Session(options, ending, fusion, interrupts).run(lambda: _on(run_id, options, fusion))
 
 
 def _on(run_id: str, options: ApproveOptions, fusion: Fusion) -> _Begin:

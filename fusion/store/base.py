@@ -6,7 +6,7 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fusion.core.budget import Budget, Ledger
 from fusion.core.errors import StoreError
@@ -35,6 +35,10 @@ from fusion.store.rows import (
     Timing,
 )
 
+CACHE_BYTES: Final = 500_000_000
+Synchronous = Literal["NORMAL", "FULL"]
+"""FULL syncs a file at every commit; NORMAL can lose the last commits if the machine crashes."""
+
 OF_TOOL: Final = "tool "
 """Beginning of the names of decisions about a call of a tool: it stays made, whatever is worked on again."""
 
@@ -45,6 +49,10 @@ class RunLock(ABC):
     @abstractmethod
     def release(self) -> None:
         """Release the lock; a second call does nothing."""
+
+    @abstractmethod
+    def when_lost(self, call: Callable[[StoreError], object]) -> None:
+        """Call this, on any thread, if the lock is lost before it is released: its run has to end."""
 
 
 class Store(ABC):

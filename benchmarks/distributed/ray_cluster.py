@@ -39,7 +39,7 @@ def main(config: str, count: int) -> None:
             print("killed", file=out)
         else:
             break
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _kill(member: Any) -> None:

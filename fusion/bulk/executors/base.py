@@ -11,6 +11,14 @@ MAP_BUDGET: Final = "the map"
 """Name of the budget of all rows of a map."""
 
 
+_BLOCK: Final = 8
+
+
+def block_of(number: int) -> int:
+    """Return the block of a row. Rows of one block share a lock, whatever slices they are in."""
+    return (number - 1) // _BLOCK
+
+
 class Slice(NamedTuple):
     """Rows of a map, by their numbers. Their inputs are in the store."""
 

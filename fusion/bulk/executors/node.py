@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms
+from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms, block_of
 from fusion.bulk.executors.recorded import NodeParts, recorded_spec
 from fusion.bulk.executors.worker import Worker
 from fusion.core.budget import Budget
@@ -59,7 +59,7 @@ class Node:
         Raises UnfitError before any row if they cannot run here, StoreError if the store fails.
         """
         worker = await self._worker(terms)
-        lock = await self._locked(part)
+        locks = await self._locked(part)
         try:
             async with asyncio.TaskGroup() as group:
                 for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
@@ -70,18 +70,20 @@ class Node:
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
         finally:
-            lock.release()
+            for lock in locks:
+                lock.release()
 
     async def give_up(self, terms: Terms, part: Slice, ended: Ended, *, reason: str) -> None:
         """End the rows of a slice as failed, for this reason, without running them."""
         worker = await self._worker(terms)
-        lock = await self._locked(part)
+        locks = await self._locked(part)
         try:
             for row, inputs in await asyncio.to_thread(self._store.row_runs, part.map_id, part.numbers):
                 done = _is_done(row, terms)
                 ended(_end_of(row) if done else await worker.give_up(row, inputs, WorkerLostError(reason)))
         finally:
-            lock.release()
+            for lock in locks:
+                lock.release()
 
     async def drain(self, grace: float = GRACE) -> None:
         """Begin no more rows, let the running ones end for `grace` seconds, and interrupt the others."""
@@ -111,9 +113,24 @@ class Node:
         parent = self._parts.budgets.of(terms.within)
         return Budget(limits or Limits(), name=MAP_BUDGET, parent=parent, strict_usd=strict)
 
-    async def _locked(self, part: Slice) -> RunLock:
+    async def _locked(self, part: Slice) -> list[RunLock]:
+        """Return the locks of the blocks that a slice touches, once they are free.
+
+        Another slice with one of its rows, such as that of a dead process, touches the same block.
+        """
+        locks: list[RunLock] = []
+        try:
+            for block in sorted({block_of(number) for number in part.numbers}):  # in one order: no two wait in a ring
+                locks.append(await self._lock_of(f"{part.map_id}/{block}"))
+        except BaseException:
+            for lock in locks:
+                lock.release()
+            raise
+        return locks
+
+    async def _lock_of(self, name: str) -> RunLock:
         wait = _FIRST_WAIT
-        while (lock := self._store.claim(f"{part.map_id}/{part.numbers[0]}")) is None:
+        while (lock := self._store.claim(name)) is None:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
         return lock

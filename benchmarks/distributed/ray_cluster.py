@@ -23,8 +23,8 @@ _SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard"
 
 def main(config: str, count: int) -> None:
     """Serve until `close`."""
-    os.environ.update(_QUIET)
-    os.chdir(Path(config).parent)  # the nodes find their fusion.toml from here
+    os.environ.update(_QUIET, FUSION_CONFIG=config)
+
     from ray.cluster_utils import Cluster
 
     logging.getLogger("ray").setLevel(logging.ERROR)

@@ -64,6 +64,7 @@ class Trial:
 
     plan: Plan
     at: float = 0.0
+    began: float = 0.0
     seconds: float = 0.0
     ideal: float = 0.0
     exits: list[int] = field(default_factory=list)
@@ -83,7 +84,8 @@ class Trial:
         return (
             f"{plan.on}, {plan.kill} killed at {self.at:.1f} s, seed {plan.seed}, {plan.rows:,} rows: "
             f"{checked.lost} lost, {checked.twice} twice, {checked.repeated} journaled calls repeated, "
-            f"{checked.again} calls in flight sent again{cap}; {self.seconds:.1f} s, ideal {self.ideal:.1f}: "
+            f"{checked.again} calls in flight sent again{cap}; {self.seconds:.1f} s, ideal {self.ideal:.1f}, "
+            f"first call at {self.began:.1f}: "
             f"{'right' if self.right else 'WRONG'} {'; '.join(self.faults)}"
         )
 
@@ -96,7 +98,7 @@ class Stage:
         self._scene = scene
         self._database = database
         self._nodes = members
-        self._began = time.monotonic()
+        self._began, self._clock = time.monotonic(), time.time()
         self._driver = self._start(plan.usd)
         self.trial = Trial(plan, ideal=plan.work / (COUNT * plan.slots))
 
@@ -109,6 +111,7 @@ class Stage:
         self.trial.seconds = time.monotonic() - self._began
         if self._plan.cap == "below":
             self._finish()
+        self.trial.began = self._scene.logged()[0]["at"] - self._clock if self._scene.answered else 0.0
         check(self.trial, self._scene, self._database.url)
         return self.trial
 
@@ -176,12 +179,15 @@ def run(plan: Plan) -> Trial:
         members = nodes(plan.on, scene, database.url, plan.slots)
         stage = Stage(plan, scene, database, members)
         stack.callback(stage.close)
-        try:
-            return stage.run()
-        except BaseException:
-            for log in sorted(folder.glob("*.log")):
-                sys.stderr.write(f"--- {log.name}\n{log.read_text()[-3000:]}\n")
-            raise
+        stack.callback(tell, folder, stage.trial)
+        return stage.run()
+
+
+def tell(folder: Path, trial: Trial) -> None:
+    """Print the ends of the logs of a trial that is not right."""
+    if trial.checked is None or not trial.right:
+        for log in sorted(folder.glob("*.log")):
+            sys.stderr.write(f"--- {log.name}\n{log.read_text()[-3000:]}\n")
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ class Checked:
     def __init__(self, scene: Scene, store: str) -> None:
         self.asked = scene.logged()
         self.usd = len(self.asked) * USD_A_CALL
-        lines = [json.loads(line) for line in scene.output.read_text().splitlines()]
+        lines = [json.loads(line) for line in scene.output.read_text().splitlines()] if scene.output.exists() else []
         written = Counter(int(line["key"]) for line in lines)
         self.lost = scene.rows - len(written)
         self.twice = sum(count > 1 for count in written.values())

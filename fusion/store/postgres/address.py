@@ -47,9 +47,9 @@ class Address:
             ) from None
         return cls(_where(found), found)
 
-    def of_connection(self, purpose: str) -> str:
-        """Return the parameters of a connection for this purpose, as libpq reads them."""
-        options = f"{_ALIVE_THERE} {self.parameters.get('options', os.environ.get('PGOPTIONS', ''))}"
+    def of_connection(self, purpose: str, options: str = "") -> str:
+        """Return the parameters of a connection for a purpose, as libpq reads them; `options` are the server's."""
+        options = f"{_ALIVE_THERE} {options} {self.parameters.get('options', os.environ.get('PGOPTIONS', ''))}"
         named = {"application_name": f"fusion {purpose}"}
         return make_conninfo("", **{**_ALIVE, **named, **self.parameters, "options": options.strip()})
 

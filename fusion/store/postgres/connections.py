@@ -90,10 +90,16 @@ def connect(address: Address, purpose: str) -> "Connection[Any]":
 
 
 class Readers:
-    """A pool of connections for reading, and for single statements that change rows."""
+    """A pool of connections for reading, and for single statements that change rows.
 
-    def __init__(self, address: Address) -> None:
+    `purpose` names its connections, `options` are settings of the server for them.
+    """
+
+    def __init__(self, address: Address, purpose: str = "reader", *, most: int = READERS, options: str = "") -> None:
         self._address = address
+        self._purpose = purpose
+        self._most = most
+        self._options = options
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Connection[Any]] | None = None
@@ -123,11 +129,11 @@ class Readers:
                 raise StoreError(f"the store {self._address.where} is closed")
             if self._pool is None:
                 self._pool = ConnectionPool(
-                    self._address.of_connection("reader"),
+                    self._address.of_connection(self._purpose, self._options),
                     kwargs={"autocommit": True},
                     configure=_opened.add,
                     min_size=0,
-                    max_size=READERS,
+                    max_size=self._most,
                     timeout=_PATIENCE,
                     max_idle=_IDLE,
                     num_workers=1,
@@ -138,7 +144,7 @@ class Readers:
     def _unreachable(self) -> StoreError:
         """Return the reason why no connection came: that of another attempt, or that all are in use."""
         try:
-            connect(self._address, "reader").close()
+            connect(self._address, self._purpose).close()
         except psycopg.Error as error:
             return explained(self._address, error)
         return StoreError(f"the store {self._address.where}: all its connections for reading are in use: try again")

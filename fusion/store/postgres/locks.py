@@ -7,7 +7,7 @@ import hashlib
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -24,6 +24,8 @@ _IS_HELD: Final = (
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     " AND classid = %s AND objid = %s)"
 )
+_TAKE: Final = "SELECT key, pg_try_advisory_lock(key) FROM unnest(%s::bigint[]) key"
+_RELEASE: Final = "SELECT pg_advisory_unlock(key) FROM unnest(%s::bigint[]) key"
 _ENDED: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 _LOW: Final = 0xFFFFFFFF
 
@@ -34,17 +36,17 @@ def key_of(name: str) -> int:
 
 
 class SessionLock(RunLock):
-    """A held lock. It is lost with the session."""
+    """Locks of one or several names, held as one. They are lost with the session."""
 
-    def __init__(self, session: "LockSession", name: str) -> None:
+    def __init__(self, session: "LockSession", names: Sequence[str]) -> None:
         self._session: LockSession | None = session
-        self._name = name
+        self._names = names
         self.calls: list[Callable[[StoreError], object]] = []
 
     def release(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            session.release(self._name)
+            session.release(self._names)
 
     def when_lost(self, call: Callable[[StoreError], object]) -> None:
         session = self._session
@@ -74,29 +76,31 @@ class LockSession:
         """True if no lock is held."""
         return not self._held
 
-    def take(self, name: str) -> SessionLock | None:
-        """Take a lock; None if it is held, by this process or another. Raises psycopg.Error, or the loss."""
+    def take(self, names: Sequence[str]) -> SessionLock | None:
+        """Take locks; None if one is held, by this process or another. Raises psycopg.Error, or the loss."""
         with self._lock:
             if self.is_lost:
                 raise self.loss
-            if name in self._held:
+            if any(name in self._held for name in names):
                 return None
-            row = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (key_of(name),)).fetchone()
-            if row is None or not row[0]:
+            found = self._connection.execute(_TAKE, ([key_of(name) for name in names],)).fetchall()
+            if not all(taken for _, taken in found):
+                self._connection.execute(_RELEASE, ([key for key, taken in found if taken],))
                 return None
-            lock = self._held[name] = SessionLock(self, name)
+            lock = SessionLock(self, names)
+            self._held.update(dict.fromkeys(names, lock))
             return lock
 
     def holds(self, name: str) -> bool:
         return name in self._held
 
-    def release(self, name: str) -> None:
-        """Release a lock; one of a lost session is free already."""
+    def release(self, names: Sequence[str]) -> None:
+        """Release locks; those of a lost session are free already."""
         with self._lock:
-            if self._held.pop(name, None) is None or self.is_lost:
+            if not [name for name in names if self._held.pop(name, None)] or self.is_lost:
                 return
             try:
-                self._connection.execute("SELECT pg_advisory_unlock(%s)", (key_of(name),))
+                self._connection.execute(_RELEASE, ([key_of(name) for name in names],))
             except psycopg.Error as error:
                 LOG.warning("a lock could not be released: %s", self._address.without_secrets(str(error)))
 
@@ -125,7 +129,7 @@ class LockSession:
             if self._closing:
                 return
             self.is_lost = True
-            calls = [call for lock in self._held.values() for call in lock.calls]
+            calls = [call for lock in set(self._held.values()) for call in lock.calls]
         self._connection.close()
         self._lost(self.loss)
         for call in calls:
@@ -152,10 +156,10 @@ class AdvisoryLocks:
             raise RunBusyError(f"run {run_id!r} is being run already; wait for its end, or stop it first")
         return found
 
-    def claim(self, name: str) -> RunLock | None:
-        """Lock a name; None if it is locked."""
+    def claim(self, *names: str) -> RunLock | None:
+        """Lock names, all of them or none; None if one is locked."""
         try:
-            return self._current().take(name)
+            return self._current().take(names)
         except psycopg.Error as error:
             raise explained(self._address, error) from error
 

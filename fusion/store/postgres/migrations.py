@@ -247,7 +247,52 @@ CREATE TABLE drawings (
 CREATE TABLE rates (name text COLLATE "C" PRIMARY KEY, next double precision NOT NULL);
 """
 
-MIGRATIONS: Final = (_FIRST, _ACCOUNTS)
+_SLICES: Final = """
+CREATE TABLE workers (
+    worker text COLLATE "C" PRIMARY KEY,
+    name text NOT NULL,
+    host text NOT NULL,
+    pid bigint NOT NULL,
+    version text NOT NULL,
+    concurrency bigint NOT NULL,
+    started double precision NOT NULL,
+    beat double precision NOT NULL,
+    rows bigint NOT NULL,
+    draining boolean NOT NULL
+);
+
+CREATE TABLE map_jobs (
+    map bigint PRIMARY KEY REFERENCES maps ON DELETE CASCADE,
+    terms text NOT NULL
+);
+
+CREATE TABLE map_slices (
+    slice bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    map bigint NOT NULL REFERENCES maps ON DELETE CASCADE,
+    numbers bigint[] NOT NULL,
+    worker text COLLATE "C",
+    deaths bigint NOT NULL DEFAULT 0,
+    stop boolean NOT NULL DEFAULT false
+);
+CREATE INDEX map_slices_waiting ON map_slices (map, slice) WHERE worker IS NULL;
+CREATE INDEX map_slices_taken ON map_slices (worker) WHERE worker IS NOT NULL;
+
+CREATE TABLE map_ends (
+    at bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    map bigint NOT NULL REFERENCES maps ON DELETE CASCADE,
+    ends text NOT NULL
+);
+CREATE INDEX map_ends_by_map ON map_ends (map);
+
+CREATE TABLE map_refusals (
+    map bigint NOT NULL REFERENCES maps ON DELETE CASCADE,
+    worker text COLLATE "C" NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (map, worker)
+);
+"""
+
+MIGRATIONS: Final = (_FIRST, _ACCOUNTS, _SLICES)
 """Entry n migrates a store from version n to n + 1, as one script in one transaction."""
 NEWEST: Final = len(MIGRATIONS)
 

@@ -17,8 +17,10 @@ from fusion.store.postgres.address import Address
 from fusion.store.postgres.connections import Readers, is_cut
 from fusion.store.postgres.dialect import cursor_of, in_postgres
 from fusion.store.postgres.locks import AdvisoryLocks, key_of
+from fusion.store.postgres.slices import PostgresSlices
 from fusion.store.postgres.writes import PostgresWriter, readable
 from fusion.store.rows import Call, Row
+from fusion.store.slices import Slices
 from fusion.store.sql.accounts import Executing, SqlAccounts
 from fusion.store.sql.map_reads import OF_MAP
 from fusion.store.sql.store import OF_MAPS, OF_RUNS, SqlStore
@@ -36,11 +38,12 @@ class PostgresStore(SqlStore):
         self.where = address.where
         self._readers = Readers(address)
         self._accounts = SqlAccounts(self._executing, self._changing, self.where)
+        self._slices = PostgresSlices(address)
         self._locks = AdvisoryLocks(address, lambda loss: None)
         rows = PostgresWriter(address, cache_bytes=cache_bytes, check=self._locks.check)
         name = "fusion store"
         self._writer: WriterThread[Row | CacheHit] = WriterThread(rows.write, rows.close, name=name)
-        self._end = weakref.finalize(self, _finish, self._writer, self._locks, self._readers)
+        self._end = weakref.finalize(self, _finish, self._writer, self._locks, self._slices, self._readers)
 
     def close(self) -> None:
         self._end()
@@ -53,6 +56,9 @@ class PostgresStore(SqlStore):
     def claim(self, name: str) -> RunLock | None:
         return self._locks.claim(name)
 
+    def claim_all(self, names: Sequence[str]) -> RunLock | None:
+        return self._locks.claim(*names)
+
     def is_locked(self, run_id: str) -> bool:
         with self._reading() as connection:
             return self._locks.is_held(run_id, connection)
@@ -60,6 +66,10 @@ class PostgresStore(SqlStore):
     @property
     def accounts(self) -> Accounts:
         return self._accounts
+
+    @property
+    def slices(self) -> Slices:
+        return self._slices
 
     # Reading and changing.
 
@@ -151,8 +161,9 @@ class _Statements:
         return self._cursor.execute(in_postgres(sql), values)
 
 
-def _finish(writer: WriterThread[Any], locks: AdvisoryLocks, readers: Readers) -> None:
+def _finish(writer: WriterThread[Any], locks: AdvisoryLocks, slices: PostgresSlices, readers: Readers) -> None:
     """Close a store, also one that is garbage-collected or open at exit."""
     writer.close()
     locks.close()
+    slices.close_all()
     readers.close()

@@ -5,7 +5,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fusion.store.base import Store
 from fusion.store.rows import MapCounts, MapEntry, MapRow, RunFilter, Spending
@@ -17,6 +17,7 @@ OF_MAP: Final = "(SELECT map FROM maps WHERE map_id = ?)"
 LAST: Final = "\U0010ffff"
 """The last character: no text with a prefix comes behind the prefix and this."""
 
+Key = TypeVar("Key")
 _PAGE: Final = 2000
 _KEYS: Final = 500
 _MAP: Final = """
@@ -119,7 +120,7 @@ class MapReader(Store):
 
     def map_entries(self, map_id: str, keys: Sequence[str]) -> dict[str, MapEntry]:
         found: dict[str, MapEntry] = {}
-        for some in _portions(keys):
+        for some in portions(keys):
             marks = ", ".join("?" for _ in some)
             sql = f"{_ENTRY} WHERE map_rows.map = {OF_MAP} AND map_rows.key IN ({marks})"
             found.update((row[1], _entry(row)) for row in self._all(sql, map_id, *some))
@@ -127,7 +128,7 @@ class MapReader(Store):
 
     def map_lines(self, map_id: str, keys: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for some in _portions(keys):
+        for some in portions(keys):
             marks = ", ".join("?" for _ in some)
             sql = f"SELECT key, line FROM map_lines WHERE map = {OF_MAP} AND key IN ({marks})"
             found.update(self._all(sql, map_id, *some))
@@ -160,7 +161,7 @@ class MapReader(Store):
         return int(self._all(f"SELECT ifnull(max(number), 0) FROM map_rows WHERE map = {OF_MAP}", map_id)[0][0])
 
 
-def _portions(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+def portions(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
     """Yield keys in portions that one statement may hold."""
     for at in range(0, len(keys), _KEYS):
         yield keys[at : at + _KEYS]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from fusion.store.sql.codec import (
     unpack_request,
     unpack_waited,
 )
-from fusion.store.sql.map_reads import LAST, OF_MAP, MapReader
+from fusion.store.sql.map_reads import LAST, OF_MAP, MapReader, portions
 from fusion.store.sql.statements import OF_RUN, Values
 
 _PAGE: Final = 5000
@@ -50,6 +50,11 @@ _RUN: Final = """
 _ROW_RUN: Final = _RUN.replace("SELECT", "SELECT map_rows.key,", 1).replace(
     "FROM runs\n", "FROM map_rows JOIN runs ON runs.run = map_rows.run\n"
 )
+_ROW_AND_INPUTS: Final = _RUN.replace("SELECT", "SELECT records.record,", 1).replace(
+    "FROM runs\n", "FROM map_rows JOIN runs ON runs.run = map_rows.run JOIN records ON records.run = runs.run\n"
+)
+_SESSIONS: Final = 9
+"""Column of the number of sessions in `_RUN`."""
 _SECONDS: Final = 10
 """Column of the time of a run in `_ROW_RUN`."""
 _CALL: Final = """
@@ -150,6 +155,24 @@ class RunReader(MapReader):
                 yield row[0], self._run_row(row[1:])
             last, left = page[-1][-2], left - len(page)
 
+    def row_runs(self, map_id: str, numbers: Sequence[int]) -> list[tuple[RunRow, Mapping[str, Any]]]:
+        found: list[tuple[RunRow, Mapping[str, Any]]] = []
+        for some in portions(numbers):
+            marks = ", ".join("?" for _ in some)
+            of_rows = f"map_rows.map = {OF_MAP} AND map_rows.number IN ({marks}) ORDER BY map_rows.number"
+            for record, *run in self._all(f"{_ROW_AND_INPUTS} WHERE {of_rows}", map_id, *some):
+                found.append((self._run_row(run), {} if record is None else unpack_data(record)))
+        return found
+
+    def results(self, run_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for some in portions(run_ids):
+            marks = ", ".join("?" for _ in some)
+            sql = f"SELECT run_id, result FROM runs JOIN records USING (run) WHERE run_id IN ({marks})"
+            rows = self._all(sql, *some)
+            found.update((run_id, unpack_data(result)) for run_id, result in rows if result is not None)
+        return found
+
     def own_record(self, run_id: str) -> Mapping[str, Any] | None:
         return self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
 
@@ -175,10 +198,12 @@ class RunReader(MapReader):
         *about, tags, content, fingerprint, usd, unknown, calls, failure, map_id, number, shared = row
         run_id, ended = row[0], row[7]
         if ended is None:
-            usd, _, calls, unknown = self._one(f"SELECT {_ALL_SPENDING} {_COUNTED}", run_id)
-        spent = Decimal(usd), unknown, calls
+            begun = row[_SESSIONS] > 0
+            spent = self._one(f"SELECT {_ALL_SPENDING} {_COUNTED}", run_id) if begun else ("0", 0, 0, 0)
+            usd, _, calls, unknown = spent
+        counts = Decimal(usd), unknown, calls
         end = (unpack_failure(failure), map_id, number, shared)
-        return RunRow(*(*about, json.loads(tags), content, fingerprint, *spent, *end))
+        return RunRow(*(*about, json.loads(tags), content, fingerprint, *counts, *end))
 
     # Calls.
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from fusion.bulk.executors.base import RowEnd, block_of
+from fusion.bulk.executors.base import RowEnd
 from fusion.bulk.executors.ray.cluster import Cluster
 from fusion.bulk.executors.ray.member import Ends, LostError, Member
 from fusion.bulk.executors.ray.messages import Order
@@ -186,7 +186,7 @@ class Rows:
         return bool(self.new or self._returned or self._suspects)
 
     def take(self, size: int) -> Portion | None:
-        """Return the rows of the next call, if there are any. Rows that share a lock stay together."""
+        """Return the rows of the next call, at most `size` new ones, if there are any."""
         if self._returned:
             return self._returned.popleft()
         if self._suspects and not self._suspected:
@@ -194,10 +194,7 @@ class Rows:
             return self._suspects.popleft()
         if not self.new:
             return None
-        numbers = [self.new.popleft()]
-        while self.new and (len(numbers) < size or block_of(self.new[0]) == block_of(numbers[-1])):
-            numbers.append(self.new.popleft())
-        return Portion(tuple(numbers))
+        return Portion(tuple(self.new.popleft() for _ in range(min(size, len(self.new)))))
 
     def back(self, portion: Portion, ended: set[int], *, died: bool) -> None:
         """Take rows back that have no end."""

@@ -176,7 +176,7 @@ def run(plan: Plan) -> Trial:
         database = stack.enter_context(cluster("-c", "max_connections=200"))
         scene = Scene(folder, plan.rows, plan.seconds)
         stack.callback(scene.close)
-        members = nodes(plan.on, scene, database.url, plan.slots)
+        members = nodes(plan.on, folder, scene.config, database.url, plan.slots)
         stage = Stage(plan, scene, database, members)
         stack.callback(stage.close)
         stack.callback(tell, folder, stage.trial)

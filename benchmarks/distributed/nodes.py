@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Final
 
-from benchmarks.distributed.scene import Scene, fusion, kill
+from benchmarks.distributed.scene import fusion, kill
 
 COUNT: Final = 2
 
@@ -14,6 +15,11 @@ class Nodes(ABC):
     """Two nodes on one machine, of which one may be killed."""
 
     on: str
+
+    @property
+    @abstractmethod
+    def pids(self) -> list[int]:
+        """The processes of all nodes; what they have started is not among them."""
 
     @abstractmethod
     def kill_one(self) -> None:
@@ -29,12 +35,15 @@ class Workers(Nodes):
 
     on = "workers"
 
-    def __init__(self, scene: Scene, store: str, concurrency: int) -> None:
-        words = ["worker", "--store", store, "--config", str(scene.config), "--concurrency", str(concurrency)]
+    def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
+        words = ["worker", "--store", store, "--config", str(config), "--concurrency", str(concurrency)]
         self._processes = [
-            fusion([*words, "--name", f"node-{number}"], scene.folder / f"node-{number}.log")
-            for number in range(COUNT)
+            fusion([*words, "--name", f"node-{number}"], folder / f"node-{number}.log") for number in range(COUNT)
         ]
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
 
     def kill_one(self) -> None:
         kill(self._processes.pop())
@@ -47,13 +56,17 @@ class Workers(Nodes):
 class Ray(Nodes):
     """A cluster of Ray for tests: a head that runs no rows, and two nodes, each with processes of its own."""
 
-    def __init__(self, scene: Scene, store: str, concurrency: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(scene.config), str(COUNT)]
-        with (scene.folder / "ray.log").open("ab") as log:
+    def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(config), str(COUNT)]
+        with (folder / "ray.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )
         self.on = self._line()
+
+    @property
+    def pids(self) -> list[int]:
+        return [self._process.pid]
 
     def kill_one(self) -> None:
         self._tell("kill")
@@ -72,6 +85,6 @@ class Ray(Nodes):
         return self._process.stdout.readline().strip()
 
 
-def nodes(on: str, scene: Scene, store: str, concurrency: int) -> Nodes:
+def nodes(on: str, folder: Path, config: Path, store: str, concurrency: int) -> Nodes:
     """Start the nodes of a kind."""
-    return (Workers if on == "workers" else Ray)(scene, store, concurrency)
+    return (Workers if on == "workers" else Ray)(folder, config, store, concurrency)

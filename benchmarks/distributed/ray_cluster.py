@@ -30,7 +30,7 @@ def main(config: str, count: int) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # prints of Ray
-    cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 0, **_SMALL})
+    cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 0, **_SMALL})
     members = [cluster.add_node(num_cpus=1, **_SMALL) for _ in range(count)]
     print(cluster.address, file=out)
     for line in sys.stdin:
@@ -39,7 +39,7 @@ def main(config: str, count: int) -> None:
             print("killed", file=out)
         else:
             break
-    cluster.shutdown()  # type: ignore[no-untyped-call]
+    cluster.shutdown()
 
 
 def _kill(member: Any) -> None:

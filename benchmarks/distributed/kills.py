@@ -1,7 +1,7 @@
 """Maps on two nodes of which something dies in the middle: rows lost, calls repeated, caps passed, time.
 
     python -m benchmarks.distributed.kills --on workers|ray [--kill none node database driver] [--rows 2000]
-        [--cap above below] [--seconds 1] [--slots 50] [--seed 0]
+        [--cap above below] [--seconds 1] [--slots 20] [--seed 0]
 
 Each row makes three calls over HTTP of about a second each, into a PostgreSQL store that is thrown away. At a random
 instant of the middle third, one of the two nodes gets SIGKILL with its children, or the database crashes and starts
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     kill: str = "node"
     rows: int = 2000
     seconds: float = 1.0
-    slots: int = 50
+    slots: int = 20
     cap: str | None = None
     seed: int = 0
     longest: float = 600.0
@@ -120,8 +120,7 @@ class Stage:
         self._nodes.close()
 
     def _start(self, usd: Decimal | None) -> "subprocess.Popen[bytes]":
-        concurrency = COUNT * self._plan.slots
-        return self._scene.map(self._database.url, self._nodes.on, concurrency=concurrency, usd=usd)
+        return self._scene.map(self._database.url, self._nodes.on, usd)
 
     def _wait_for_middle(self) -> None:
         """Wait until a random share of the calls is answered: of the middle third of those that the cap allows."""
@@ -187,7 +186,7 @@ def tell(folder: Path, trial: Trial) -> None:
     """Print the ends of the logs of a trial that is not right."""
     if trial.checked is None or not trial.right:
         for log in sorted(folder.glob("*.log")):
-            sys.stderr.write(f"--- {log.name}\n{log.read_text()[-3000:]}\n")
+            sys.stderr.write(f"--- {log.name}\n{log.read_text()[-1500:]}\n")
 
 
 def main() -> None:
@@ -196,7 +195,7 @@ def main() -> None:
     parser.add_argument("--kill", choices=KILLS, nargs="+", default=["node"])
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--slots", type=int, default=50)
+    parser.add_argument("--slots", type=int, default=20)
     parser.add_argument("--cap", choices=("above", "below"))
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     given = parser.parse_args()

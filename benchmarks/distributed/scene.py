@@ -59,11 +59,10 @@ class Scene:
         self._provider.kill()
         self._provider.wait()
 
-    def map(self, store: str, on: str | None, *, concurrency: int, usd: Decimal | None) -> "subprocess.Popen[bytes]":
+    def map(self, store: str, on: str, usd: Decimal | None) -> "subprocess.Popen[bytes]":
         """Start the process of the map; the same again goes on with it."""
         words = ["map", str(self.pipeline), str(self.table), "--id", MAP, "--key", "id", "-o", str(self.output)]
-        words += ["--store", store, "--config", str(self.config), "--concurrency", str(concurrency), "-q"]
-        words += ["--on", on] if on else []
+        words += ["--store", store, "--config", str(self.config), "--on", on, "-q"]
         words += ["--budget", f"usd={usd}"] if usd else []
         return fusion(words, self.folder / "map.log")
 

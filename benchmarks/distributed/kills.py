@@ -8,8 +8,9 @@ instant of the middle third, one of the two nodes gets SIGKILL with its children
 again, or the driver gets SIGKILL and is started again by the same map id. Requests are counted at the provider.
 
 A trial is right if every row is in the output once with its own answer, no call whose reply was in the journal is
-requested again, the requests cost no more than the cap, and it ends within 30 s of the ideal: the seconds of all
-calls on the slots that are left. With a cap below the cost, the map stops; it is then finished with a larger one.
+requested again, the requests cost no more than the cap, and it ends within 30 s of the ideal. The ideal goes on at
+the pace of before, with the nodes that are left, from the instant of the kill. By the slots alone, it is the seconds of
+all calls on those that are left. With a cap below the cost, the map stops; it is then finished with a larger one.
 """
 
 import argparse
@@ -52,11 +53,6 @@ class Plan(NamedTuple):
         cost = self.rows * CALLS * USD_A_CALL
         return {None: None, "above": 3 * cost, "below": cost / 2}[self.cap]
 
-    @property
-    def work(self) -> float:
-        """Return the seconds of all calls."""
-        return self.rows * CALLS * self.seconds
-
 
 @dataclass
 class Trial:
@@ -67,6 +63,7 @@ class Trial:
     began: float = 0.0
     seconds: float = 0.0
     ideal: float = 0.0
+    by_slots: float = 0.0
     exits: list[int] = field(default_factory=list)
     capped_usd: Decimal | None = None
     checked: Checked | None = None
@@ -85,7 +82,7 @@ class Trial:
             f"{plan.on}, {plan.kill} killed at {self.at:.1f} s, seed {plan.seed}, {plan.rows:,} rows: "
             f"{checked.lost} lost, {checked.twice} twice, {checked.repeated} journaled calls repeated, "
             f"{checked.again} calls in flight sent again{cap}; {self.seconds:.1f} s, ideal {self.ideal:.1f}, "
-            f"first call at {self.began:.1f}: "
+            f"by slots {self.by_slots:.1f}, first call at {self.began:.1f}: "
             f"{'right' if self.right else 'WRONG'} {'; '.join(self.faults)}"
         )
 
@@ -100,7 +97,8 @@ class Stage:
         self._nodes = members
         self._began, self._clock = time.monotonic(), time.time()
         self._driver = self._start(plan.usd)
-        self.trial = Trial(plan, ideal=plan.work / (COUNT * plan.slots))
+        whole = plan.rows * CALLS * plan.seconds / (COUNT * plan.slots)
+        self.trial = Trial(plan, ideal=whole, by_slots=whole)
 
     def run(self) -> Trial:
         """Run the map with its kill, and finish it where its cap has stopped it."""
@@ -111,7 +109,6 @@ class Stage:
         self.trial.seconds = time.monotonic() - self._began
         if self._plan.cap == "below":
             self._finish()
-        self.trial.began = self._scene.logged()[0]["at"] - self._clock if self._scene.answered else 0.0
         check(self.trial, self._scene, self._database.url)
         return self.trial
 
@@ -132,17 +129,25 @@ class Stage:
         self.trial.at = time.monotonic() - self._began
 
     def _kill(self) -> None:
+        self._foresee(COUNT - 1 if self._plan.kill == "node" else COUNT)
         match self._plan.kill:
             case "node":
-                left = self._plan.work - self._scene.answered * self._plan.seconds
                 self._nodes.kill_one()
-                self.trial.ideal = self.trial.at + left / ((COUNT - 1) * self._plan.slots)
             case "database":
                 self._database.stop()
                 self._database.start()
             case "driver":
                 kill(self._driver)
                 self._driver = self._start(self._plan.usd)
+
+    def _foresee(self, count: int) -> None:
+        """Note the ideal ends of what is left, on so many nodes."""
+        trial, plan, done = self.trial, self._plan, self._scene.answered
+        left = plan.rows * CALLS - done
+        trial.began = self._scene.logged()[0]["at"] - self._clock
+        pace = done / (trial.at - trial.began) / COUNT
+        trial.ideal = trial.at + left / (pace * count)
+        trial.by_slots = trial.at + left * plan.seconds / (count * plan.slots)
 
     def _finish(self) -> None:
         """Go on with a map that its cap has stopped, under a larger cap."""

@@ -9,8 +9,8 @@ again, or the driver gets SIGKILL and is started again by the same map id. Reque
 
 A trial is right if every row is in the output once with its own answer, no call whose reply was in the journal is
 requested again, the requests cost no more than the cap, and it ends within 30 s of the ideal. The ideal goes on at
-the pace of before, with the nodes that are left, from the instant of the kill. By the slots alone, it is the seconds of
-all calls on those that are left. With a cap below the cost, the map stops; it is then finished with a larger one.
+the pace of before, with the nodes that are left, from the instant of the kill. By the slots alone, it is the seconds
+of all calls on those that are left. With a cap below the cost, the map stops; it is then finished with a larger one.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fusion import __version__
 from fusion.bulk.executors.base import MAP_BUDGET, Terms
-from fusion.bulk.executors.local import LocalExecutor
+from fusion.bulk.executors.open import check_portable, open_executor
 from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.map import MapRun, MapSetup
 from fusion.bulk.options import (
@@ -55,7 +55,11 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     store = _store_of(ground.recorder)
     tolerance = Tolerance.of(options.get("max_failed"), fail_fast=options.get("fail_fast", False))
     choice = Choice.of(options.get("limit"), options.get("sample"))
-    concurrency = checked_concurrency(options.get("concurrency"), batch=ground.spec.batch)
+    on = options.get("on")
+    if on is not None:
+        check_portable(ground.spec, ground.own, options.get("within"))
+    executor = open_executor(on, store)
+    concurrency = checked_concurrency(options.get("concurrency"), batch=ground.spec.batch, here=executor.here)
     one = _pass_of(ground, source, options)
     lock = _locked(store, one.map_id)
     try:
@@ -84,7 +88,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         notes=(*filter(None, [source.note]), *one.columns.notes, *notes),
     )
     worker = Worker(recorder, one.map_id, ground.spec, within=within, sink=sink, recent=recent)
-    return one.map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
+    return one.map_id, MapRun(setup, worker, recent, executor, lock)
 
 
 def pass_ahead(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:

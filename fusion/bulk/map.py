@@ -115,7 +115,7 @@ class MapRun:
             await self._leave()
         except Exception as error:  # noqa: BLE001 - said in the report, behind the rows that are kept
             self._failure = self._failure or error
-        report = self._report(interrupted=interrupted)
+        report = self._report(await self._cost(), interrupted=interrupted)
         one, store = self._setup.one, self._setup.store
         store.put(MapEnded(one.map_id, one.number, report.status, time.time(), report.failure))
         store.put(LinesFound(one.map_id, first=True, lines=()))
@@ -171,11 +171,12 @@ class MapRun:
     async def _opened(self, one: Planned) -> bool:
         """Note a planned row once there is room; return True if it is to run."""
         await self._room.acquire()
-        self._open[one.number] = one
+        self._open[one.number] = one._replace(run=None, spec=None)
         if one.run is None:
             self._done.put_nowait(one)
             return False
-        self._recent.planned[one.number] = one.run, one.spec
+        if self._executor.here:
+            self._recent.planned[one.number] = one.run, one.spec
         return True
 
     async def _find_lines(self) -> None:
@@ -302,7 +303,15 @@ class MapRun:
         planned = Planned(entry.number, key, entry.position, entry.run_id, entry.line)
         return output_row(result_of_row(planned, stored_answer(self._setup.store, entry.run_id), kept=True))
 
-    def _report(self, *, interrupted: bool) -> MapReport:
+    async def _cost(self) -> Cost:
+        """Return the spending of the map in all its passes."""
+        within = self._setup.within
+        if self._executor.here:
+            return Cost(usd=within.spent.usd or 0, unknown_calls=within.unknown_calls)
+        counts = await asyncio.to_thread(self._setup.store.map_counts, self._setup.one.map_id)
+        return Cost(usd=counts.usd, unknown_calls=counts.unknown_calls)
+
+    def _report(self, cost: Cost, *, interrupted: bool) -> MapReport:
         setup, tally, failure = self._setup, self._tally, self._failure
         bad = setup.tolerance.passed(tally.failed, tally.done)
         status, code = ("partial" if tally.failed else "ok"), (StageError.exit_code if bad else 0)
@@ -313,7 +322,6 @@ class MapRun:
         elif interrupted:
             status, code = "interrupted", 130
         gone = self._lines - self._matched if self._whole and setup.choice.whole else 0
-        spent = setup.within.spent
         return MapReport.model_validate(
             {
                 "map_id": setup.one.map_id,
@@ -329,7 +337,7 @@ class MapRun:
                 "held": self._held,
                 "kept": tally.kept,
                 "gone": gone,
-                "cost": Cost(usd=spent.usd or 0, unknown_calls=setup.within.unknown_calls),
+                "cost": cost,
                 "seconds": time.monotonic() - self._began,
                 "failures": tally.failures,
                 "failure": None if failure is None else failure_of(failure),

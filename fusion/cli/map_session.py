@@ -132,6 +132,7 @@ def given(options: MapOptions, fusion: Fusion) -> Given:
         "tags": tags_of(options.tags),
         "cache": options.cache,
         "batch": options.batch,
+        "on": options.on,
         **({} if options.concurrency is None else {"concurrency": options.concurrency}),
     }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from fusion.core.errors import UsageError
 
 MAX_FILE_BYTES = 1_000_000
+_DATABASE = ("postgresql://", "postgres://")
 
 
 def user_path(given: str) -> Path:
@@ -15,6 +16,11 @@ def user_path(given: str) -> Path:
         return Path(given).expanduser()
     except RuntimeError:
         return Path(given)
+
+
+def is_url(place: object) -> bool:
+    """Return True for the URL of a PostgreSQL database, in place of a path."""
+    return isinstance(place, str) and place.startswith(_DATABASE)
 
 
 def working_directory() -> Path | None:

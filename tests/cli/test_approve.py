@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.cli.conftest import Command, Ran, read_until, start
 from tests.cli.scripted import echo, on_scripted_models
 

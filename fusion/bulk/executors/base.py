@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
-from typing import Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 from fusion.core.types import Failure, Limits, Value
 
@@ -21,7 +21,8 @@ class Slice(NamedTuple):
 class RowEnd(NamedTuple):
     """The end of a row; its answer is in the store.
 
-    `stopped` is a row that a budget of many rows stopped, `waiting` one that waits for a person.
+    `stopped` is a row that a budget of many rows stopped, `waiting` one that waits for a person. `seconds` is the
+    time that it took here; 0 for one that had its end already.
     """
 
     number: int
@@ -29,6 +30,7 @@ class RowEnd(NamedTuple):
     status: Literal["ok", "partial", "failed", "stopped", "waiting"]
     usd: Decimal
     failure: Failure | None
+    seconds: float = 0.0
 
 
 Work = Callable[[int], Awaitable[RowEnd]]
@@ -65,6 +67,9 @@ class Job(NamedTuple):
 
 class Executor(ABC):
     """Runs slices. Inputs and answers do not pass through it."""
+
+    here: ClassVar[bool] = False
+    """True if rows run in this process, from what it has planned."""
 
     @abstractmethod
     def run(self, job: Job, slices: AsyncIterator[Slice]) -> AsyncIterator[RowEnd]:

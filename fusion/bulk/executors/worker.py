@@ -1,6 +1,7 @@
 """Worker: runs rows of a map, each from its inputs in the store to its answer there."""
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,7 @@ class Worker:
         return RowEnd(_number(row), row.run_id, "failed", result.cost.usd, result.error)
 
     async def _work(self, row: RunRow, spec: RunSpec) -> RowEnd:
+        begun = time.monotonic()
         session = self._session(row)
         run = self._prepared(spec, session)
         try:
@@ -88,7 +90,8 @@ class Worker:
         if self._recent is not None and not stopped and result.status != "waiting":
             self._recent.answers[row.run_id] = result
         cause = run.outcome.budget_stops[0].as_failure() if stopped else result.error
-        return RowEnd(_number(row), row.run_id, "stopped" if stopped else result.status, result.cost.usd, cause)
+        status, seconds = "stopped" if stopped else result.status, time.monotonic() - begun
+        return RowEnd(_number(row), row.run_id, status, result.cost.usd, cause, seconds)
 
     def _prepared(self, spec: RunSpec, session: Session) -> Run:
         return self._recorder.run(spec, session, sink=self._sink, stream=False, within=self._within)

@@ -139,10 +139,11 @@ def test_a_slice_of_a_killed_process_goes_on_without_a_repeated_call(ground: Gro
     assert ground.asked["READ row 3"] == ground.asked["READ row 2"] == ground.asked["ANSWER read row 2"] == 1
 
 
-def test_a_slice_waits_for_the_lock_of_the_process_that_runs_it(ground: Ground) -> None:
+@pytest.mark.parametrize("held", ["(2,)", "(1, 2)", "(2, 1)"], ids=["same", "longer", "reversed"])
+def test_a_slice_waits_for_the_lock_of_the_process_that_runs_its_rows(ground: Ground, held: str) -> None:
     terms = ground.started(2)
     ground.on_call = lambda text: Answer(hang=True) if text == "READ row 2" else Answer(text.lower())
-    process = ground.process(NODE, terms.model_dump_json(), "(2,)")
+    process = ground.process(NODE, terms.model_dump_json(), held)
     assert ground.was_asked("READ row 2")
     ground.on_call = lambda text: Answer(text.lower())
     with ground.fusion() as fusion:

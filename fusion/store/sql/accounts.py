@@ -1,12 +1,11 @@
-"""Accounts and shared rates in a SQLite file: each exchange is one short write transaction."""
+"""Accounts and shared rates in SQL: each exchange is one short transaction."""
 
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fusion.core.budget import Amount
 from fusion.core.errors import StoreError
@@ -25,9 +24,18 @@ from fusion.store.accounts import (
     plus,
     settled,
 )
-from fusion.store.sqlite.codec import pack_money, unpack_money
+from fusion.store.sql.codec import pack_money, unpack_money
 
-Connecting = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+class Executing(Protocol):
+    """Executes statements; the answer has `fetchone`, `fetchall` and `rowcount`."""
+
+    def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Any: ...
+
+
+Connecting = Callable[[], AbstractContextManager[Executing]]
+Changing = Callable[[str], AbstractContextManager[Executing]]
+"""Returns a transaction in which no other one changes what has this name."""
 
 _UNITS: Final = ("usd", "tokens", "calls")
 _OPENED: Final = (
@@ -57,10 +65,11 @@ _ROWS: Final = (
     " open_usd, open_tokens, open_calls FROM accounts"
 )
 _KNOWN: Final = (
-    "SELECT decimal_sum(attempts.usd), ifnull(sum(attempts.tokens), 0), count(attempts.number)"
-    " FROM drawings JOIN runs USING (run_id) JOIN attempts USING (run, session)"
+    "SELECT decimal_sum(attempts.usd), CAST(ifnull(sum(attempts.tokens), 0) AS bigint), count(attempts.number)"
+    " FROM drawings JOIN runs USING (run_id)"
+    " JOIN attempts ON attempts.run = runs.run AND attempts.session = drawings.session"
     " WHERE drawings.account = ? AND drawings.holder = ? AND attempts.state <> 'refunded'"
-    " AND (?3 IS NULL OR attempts.opened >= ?3) AND (?4 IS NULL OR attempts.opened < ?4)"
+    " AND attempts.opened >= ? AND attempts.opened < ?"
 )
 _UNKNOWN: Final = (
     "SELECT 1 FROM drawings WHERE account = ? AND holder = ?"
@@ -69,15 +78,16 @@ _UNKNOWN: Final = (
 )
 
 
-class SqliteAccounts(Accounts):
-    """Accounts of a store whose connections `connecting` lends."""
+class SqlAccounts(Accounts):
+    """Accounts of a store whose connections `connecting` lends, and `changing` in a transaction."""
 
-    def __init__(self, connecting: Connecting, where: str) -> None:
+    def __init__(self, connecting: Connecting, changing: Changing, where: str) -> None:
         self._connecting = connecting
+        self._changing = changing
         self._where = where
 
     def exchange(self, account: Account, holder: str, bid: Bid) -> Standing:
-        with self._changing() as connection:
+        with self._changing("accounts") as connection:
             if bid.first:
                 connection.execute(_OPENED, (account.name, account.period, account.begins, account.ends))
             row = connection.execute(_ACCOUNT, (account.name, account.period)).fetchone()
@@ -113,7 +123,7 @@ class SqliteAccounts(Accounts):
         return [_lease_row(one) for one in found]
 
     def settle(self, holder: str) -> int:
-        with self._changing() as connection:
+        with self._changing("accounts") as connection:
             held = connection.execute(
                 "SELECT account, name, begins, ends FROM accounts JOIN leases USING (account) WHERE holder = ?",
                 (holder,),
@@ -127,8 +137,8 @@ class SqliteAccounts(Accounts):
             return len(held)
 
     def clear(self, name: str) -> int:
-        with self._changing() as connection:
-            found = connection.execute(
+        with self._changing("accounts") as connection:
+            found: int = connection.execute(
                 "UPDATE accounts SET spent_usd = '0', spent_tokens = 0, spent_calls = 0 WHERE name = ?", (name,)
             ).rowcount
             connection.execute(
@@ -137,7 +147,7 @@ class SqliteAccounts(Accounts):
             return found
 
     def book(self, rate: str, seconds: float) -> float:
-        with self._changing() as connection:
+        with self._changing(f"rate {rate}") as connection:
             now = time.time()
             row = connection.execute("SELECT next FROM rates WHERE name = ?", (rate,)).fetchone()
             begins = now if row is None else max(now, float(row[0]))
@@ -146,18 +156,6 @@ class SqliteAccounts(Accounts):
                 (rate, begins + seconds),
             )
             return begins - now
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """Return a connection in a write transaction of its own."""
-        with self._connecting() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
 
 
 def _standing(caps: Caps, spent: Amount, leased: Amount, old: LeaseRow, bid: Bid) -> Standing:
@@ -178,24 +176,22 @@ def _room(cap: Any, used: Any) -> Any:
     return inf if cap is None else cap - used
 
 
-def _known(
-    connection: sqlite3.Connection, name: str, holder: str, begins: float | None, ends: float | None
-) -> Amount | None:
+def _known(connection: Executing, name: str, holder: str, begins: float | None, ends: float | None) -> Amount | None:
     """Return what the attempts of a holder sum up to; None if some are unknown."""
     if connection.execute(_UNKNOWN, (name, holder)).fetchone() is not None:
         return None
-    until = None if ends is None else ends + GRACE
-    return _amount(connection.execute(_KNOWN, (name, holder, begins, until)).fetchone())
+    of_period = (-inf if begins is None else begins, inf if ends is None else ends + GRACE)
+    return _amount(connection.execute(_KNOWN, (name, holder, *of_period)).fetchone())
 
 
-def _change(connection: sqlite3.Connection, number: int, spent: Amount, opened: Amount) -> None:
+def _change(connection: Executing, number: int, spent: Amount, opened: Amount) -> None:
     row = connection.execute(f"{_ACCOUNT.partition(' WHERE')[0]} WHERE account = ?", (number,)).fetchone()
     after = (*_packed(plus(_amount(row[1:4]), spent)), *_packed(plus(_amount(row[4:7]), opened)))
     columns = ", ".join(f"{kind}_{unit} = ?" for kind in ("spent", "open") for unit in _UNITS)
     connection.execute(f"UPDATE accounts SET {columns} WHERE account = ?", (*after, number))
 
 
-def _end(connection: sqlite3.Connection, number: int, name: str, holder: str) -> None:
+def _end(connection: Executing, number: int, name: str, holder: str) -> None:
     """Remove a lease, and what is known of its holder's runs once it holds no other lease of the name."""
     connection.execute("DELETE FROM leases WHERE account = ? AND holder = ?", (number, holder))
     connection.execute(
@@ -205,7 +201,7 @@ def _end(connection: sqlite3.Connection, number: int, name: str, holder: str) ->
     )
 
 
-def _lease(connection: sqlite3.Connection, number: int, holder: str) -> LeaseRow | None:
+def _lease(connection: Executing, number: int, holder: str) -> LeaseRow | None:
     row = connection.execute(f"{_LEASE} AND holder = ?", (number, holder)).fetchone()
     return None if row is None else _lease_row(row)
 

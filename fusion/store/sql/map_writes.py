@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from fusion.store.encoding import as_json
 from fusion.store.rows import LinesFound, MapEnded, MapPass, MapStarted, RowSeen, RowStarted
-from fusion.store.sqlite.codec import pack, pack_failure
-from fusion.store.sqlite.map_reads import OF_MAP
+from fusion.store.sql.codec import pack, pack_failure
+from fusion.store.sql.map_reads import OF_MAP
 
 _STARTED: Final = (
     "INSERT INTO maps (map_id, pipeline, profile, started, tags, source, output) VALUES (?, ?, ?, ?, ?, ?, ?)"

@@ -35,7 +35,8 @@ class MapOptions(TypedDict, total=False):
     `retry_failed` asks again for rows that failed or lack parts.
 
     `on="workers"` runs the rows on the processes of `fusion worker` that serve the store of the map, a PostgreSQL
-    database; events of their stages stay there.
+    database; `on="ray"` on the Ray cluster of RAY_ADDRESS or of this machine, or on a new one here, and
+    `on="ray://HOST:PORT"` on that cluster. Events of their stages stay there.
 
     `concurrency` rows are worked on at once: 16 by default, 5,000 with `batch`, 1,000 with `on`. `budget` limits the
     whole map over all its passes, `within` is a budget that it shares with others. `batch` allows the batch APIs of

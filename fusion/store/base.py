@@ -6,7 +6,7 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from fusion.core.budget import Budget, Ledger
 from fusion.core.errors import StoreError, UsageError
@@ -42,6 +42,13 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 OF_TOOL: Final = "tool "
 """Beginning of the names of decisions about a call of a tool: it stays made, whatever is worked on again."""
+
+
+class StoreAddress(NamedTuple):
+    """URL at which other machines open a store, and the environment variables of the secrets that it lacks."""
+
+    url: str
+    secrets: Mapping[str, str]
 
 
 class RunLock(ABC):
@@ -121,6 +128,14 @@ class Store(ABC):
     @abstractmethod
     def accounts(self) -> Accounts:
         """The accounts and the shared rates of the store."""
+
+    @property
+    def address(self) -> StoreAddress:
+        """The address of the store for other machines. Raises UsageError for a file."""
+        raise UsageError(
+            f"the store {self.where} is a file of this machine, which other machines cannot open: give a PostgreSQL "
+            "database that all of them reach, --store postgresql://…, or run the map here"
+        )
 
     @property
     def slices(self) -> Slices:

@@ -12,6 +12,7 @@ from fusion.store.base import Store
 from fusion.tools.declared import Declared
 
 WORKERS: Final = "workers"
+RAY: Final = "ray"
 
 
 def open_executor(on: str | None, store: Store) -> Executor:
@@ -22,7 +23,14 @@ def open_executor(on: str | None, store: Store) -> Executor:
         from fusion.bulk.executors.workers import WorkersExecutor
 
         return WorkersExecutor(store)
-    raise UsageError(f"on={on!r}: give {WORKERS!r}, the processes of `fusion worker`")
+    if on == RAY or on.startswith(f"{RAY}://"):
+        from fusion.bulk.executors.ray.executor import RayExecutor
+
+        return RayExecutor(None if on == RAY else on, store)
+    raise UsageError(
+        f"on={on!r}: give {WORKERS!r} for the processes of `fusion worker`, {RAY!r} for a Ray cluster, or its "
+        "address, ray://HOST:PORT"
+    )
 
 
 def check_portable(spec: RunSpec, own: frozenset[str], within: object) -> None:

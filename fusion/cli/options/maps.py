@@ -51,7 +51,7 @@ class MapOptions(Options):
     ordered: Annotated[bool, Option("--ordered", help="Write rows in the order of INPUTS.")] = False
     on: Annotated[
         str | None,
-        Option("--on", metavar="WHERE", help="Run the rows elsewhere: `workers`, the processes of `fusion worker`."),
+        Option("--on", metavar="WHERE", help="Run the rows elsewhere: `workers`, `ray`, or ray://HOST:PORT."),
     ] = None
     concurrency: Annotated[
         int | None, Option("--concurrency", min=1, metavar="N", help="Rows at once; 16, or 1,000 with --on.")

@@ -4,12 +4,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from fusion.core.errors import StoreError
+from fusion.store.base import StoreAddress
 
 _SECRET: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 _ALIVE: Final[Mapping[str, str]] = {
@@ -52,6 +53,16 @@ class Address:
         options = f"{_ALIVE_THERE} {options} {self.parameters.get('options', os.environ.get('PGOPTIONS', ''))}"
         named = {"application_name": f"fusion {purpose}"}
         return make_conninfo("", **{**_ALIVE, **named, **self.parameters, "options": options.strip()})
+
+    @property
+    def shared(self) -> StoreAddress:
+        """The address for other machines; the environment of those has its secrets."""
+        named = ("user", "host", "port", "dbname", *_SECRET)
+        others = {name: value for name, value in self.parameters.items() if name not in named}
+        query = urlencode(others, quote_via=quote)
+        url = f"{self.where}{'&' if '?' in self.where else '?'}{query}" if query else self.where
+        password = self.parameters.get("password")
+        return StoreAddress(url, {} if password is None else {"PGPASSWORD": password})
 
     def without_secrets(self, message: str) -> str:
         """Return a message in which no secret of the address is."""

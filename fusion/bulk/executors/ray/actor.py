@@ -1,11 +1,12 @@
 """RayNode: the actor of one node of a Ray cluster. It runs rows with the node's own environment and settings."""
 
 import asyncio
-import platform
+import os
 from typing import TYPE_CHECKING
 
 from fusion.bulk.executors.base import RowEnd, Slice, Terms
 from fusion.core.errors import FusionError, UnfitError
+from fusion.core.paths import is_url
 
 if TYPE_CHECKING:
     from fusion.bulk.executors.node import Node
@@ -75,7 +76,15 @@ class RayNode:
         from fusion.bulk.fusion import Fusion, node_of
 
         try:
-            fusion = Fusion(store=self._place)
+            fusion = Fusion(store=_own_url_of(self._place))
+            return fusion, *node_of(fusion, concurrency=self._concurrency)
         except FusionError as error:
-            raise UnfitError(f"{platform.node()}: {error}") from error
-        return fusion, *node_of(fusion, concurrency=self._concurrency)
+            raise UnfitError(str(error)) from error
+
+
+def _own_url_of(place: str) -> str:
+    """Return FUSION_STORE if it names this database: it may hold the password."""
+    from fusion.store.open import is_same_database
+
+    own = os.environ.get("FUSION_STORE")
+    return own if own is not None and is_url(own) and is_same_database(own, place) else place

@@ -14,8 +14,9 @@ from contextlib import suppress
 from typing import Any, BinaryIO, Final
 
 from fusion.bulk.executors.base import RowEnd
+from fusion.bulk.executors.ends import packed
 from fusion.bulk.executors.ray.cluster import Cluster
-from fusion.bulk.executors.ray.messages import LONGEST, Order, as_data, line
+from fusion.bulk.executors.ray.messages import LONGEST, Order, line
 from fusion.bulk.executors.ray.pool import Pool
 from fusion.core.errors import FusionError, first_error
 
@@ -60,7 +61,7 @@ class _Bridge:
 
     def _ended(self, ends: Sequence[RowEnd]) -> None:
         if ends:
-            self._tell(ends=[as_data(end) for end in ends])
+            self._tell(ends=packed(ends))
 
     def _tell(self, **message: Any) -> None:
         with suppress(BrokenPipeError):  # the map is gone, and so is the input

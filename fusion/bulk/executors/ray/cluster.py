@@ -14,6 +14,8 @@ from fusion.core.errors import UsageError
 _CLIENT: Final = "ray://"
 _CLIENT_PORT: Final = 10001
 _ANSWER_SECONDS: Final = 5.0
+ROWS: Final = 100
+"""Rows at once on a node, at most."""
 _CPUS: Final = 0.01
 """CPUs of a node that its actor reserves: rows wait for models, and other work of the cluster keeps its place."""
 _CALLS: Final = 1000
@@ -68,7 +70,7 @@ class Cluster:
             max_concurrency=_CALLS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
         )
-        return kind.remote(order.terms, order.place, order.concurrency)
+        return kind.remote(order.terms, order.place, min(ROWS, order.concurrency))
 
     def kill(self, actor: Any) -> None:
         """End an actor, with the rows that still run in it."""

@@ -6,14 +6,16 @@ import os
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import BinaryIO, Final
 
 from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice
-from fusion.bulk.executors.ray.messages import LONGEST, Order, error_of, line, row_end
+from fusion.bulk.executors.ends import unpacked
+from fusion.bulk.executors.ray.messages import LONGEST, Order, error_of, line
 from fusion.core.errors import FusionError, UsageError, WorkerLostError
+from fusion.store.base import Store
 
 _BRIDGE: Final = "fusion.bulk.executors.ray.bridge"
 _STOP_SECONDS: Final = 25.0
@@ -25,19 +27,20 @@ class RayExecutor(Executor):
     """Runs rows on every node of a Ray cluster.
 
     `address` is that of the cluster, None for the one of RAY_ADDRESS or of this machine; if there is none, one is
-    started. `place` is the URL of the store without a password. Raises UsageError without Ray.
+    started. Raises UsageError without Ray, and for a store that other machines cannot open.
     """
 
-    def __init__(self, address: str | None, place: str) -> None:
+    def __init__(self, address: str | None, store: Store) -> None:
         if find_spec("ray") is None:
-            raise UsageError("--on ray needs Ray, which is not installed: run `pip install 'compound-fusion[ray]'`")
+            raise UsageError("Ray is not installed: run `pip install 'compound-fusion[ray]'`")
         self._address = address
-        self._place = place
+        self._store = store.address
 
     async def run(self, job: Job, slices: AsyncIterator[Slice]) -> AsyncIterator[RowEnd]:
-        order = Order(address=self._address, place=self._place, concurrency=job.concurrency, terms=job.terms)
+        url, concurrency = self._store.url, job.concurrency
+        order = Order(address=self._address, place=url, concurrency=concurrency, terms=job.terms)
         with tempfile.TemporaryFile() as said:
-            process = await _started(said)
+            process = await _started(said, self._store.secrets)
             feeding = asyncio.create_task(_feed(process, order, slices))
             try:
                 async for ends in _told(process, job, said):
@@ -53,10 +56,19 @@ class RayExecutor(Executor):
         return
 
 
-async def _started(said: BinaryIO) -> Process:
-    """Start the connected process, out of reach of the signals of a terminal."""
+async def _started(said: BinaryIO, secrets: Mapping[str, str]) -> Process:
+    """Start the connected process, out of reach of the signals of a terminal.
+
+    A cluster that it starts on this machine inherits its environment; others have theirs.
+    """
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", _BRIDGE, stdin=PIPE, stdout=PIPE, stderr=said, limit=LONGEST, start_new_session=True
+        *(sys.executable, "-m", _BRIDGE),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=said,
+        env={**os.environ, **secrets},
+        limit=LONGEST,
+        start_new_session=True,
     )
 
 
@@ -77,8 +89,8 @@ async def _told(process: Process, job: Job, said: BinaryIO) -> AsyncIterator[lis
     assert process.stdout is not None
     while message := await process.stdout.readline():
         match json.loads(message):
-            case {"ends": ends}:
-                yield [row_end(end) for end in ends]
+            case {"ends": str(ends)}:
+                yield list(unpacked(ends))
             case {"note": str(note)}:
                 job.note(note)
             case {"failed": failure}:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fusion import __version__
 from fusion.bulk.executors.base import RowEnd
-from fusion.bulk.executors.ray.cluster import Cluster, ClusterNode
+from fusion.bulk.executors.ray.cluster import ROWS, Cluster, ClusterNode
 from fusion.bulk.executors.ray.messages import Order
 from fusion.core.errors import FusionError, UnfitError
 
@@ -49,7 +49,7 @@ class Member:
     @property
     def has_room(self) -> bool:
         """True if more rows should wait in the actor: enough for two calls behind the rows that run."""
-        return self.ready and self.rows < self._order.concurrency + 2 * self.size
+        return self.ready and self.rows < min(ROWS, self._order.concurrency) + 2 * self.size
 
     async def join(self) -> None:
         """Wait until the actor can run rows. Raises UnfitError if it cannot, LostError if the node is gone."""

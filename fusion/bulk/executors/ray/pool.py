@@ -87,14 +87,22 @@ class Pool:
 
     def _give(self, group: asyncio.TaskGroup) -> None:
         """Give rows to the nodes that have room, to the emptiest one first."""
-        while (member := self._free()) is not None and (portion := self._rows.take(member.size)) is not None:
-            self._under_way += 1
+        while (size := self._order.concurrency - self._under_way) > 0 and (member := self._free()) is not None:
+            if (portion := self._rows.take(min(size, member.size, self._share))) is None:
+                return
+            self._under_way += len(portion.numbers)
             member.rows += len(portion.numbers)
             group.create_task(self._call(member, portion))
 
     def _free(self) -> Member | None:
         found = [one for one in self._members.values() if one.has_room]
         return min(found, key=lambda one: one.rows, default=None)
+
+    @property
+    def _share(self) -> int:
+        """The most rows of a call that leave the other nodes as many of those at once, and of the last ones."""
+        rows = min(self._order.concurrency, self._under_way + len(self._rows.new))
+        return max(1, rows // (2 * sum(one.ready for one in self._members.values())))
 
     async def _call(self, member: Member, portion: Portion) -> None:
         """Have rows run on a node; those without an end are given out again."""
@@ -107,7 +115,7 @@ class Pool:
             died = True
         self._ended(ends)
         self._rows.back(portion, {end.number for end in ends}, died=died)
-        self._under_way -= 1
+        self._under_way -= len(portion.numbers)
         member.rows -= len(portion.numbers)
         self._stumbles = 0 if ends else self._stumbles
         if error is not None:

@@ -159,7 +159,7 @@ class NamedBudget(Value):
 
 
 class StoreRules(Authored):
-    """What a store keeps, and for how long."""
+    """Content that a store keeps, and its age."""
 
     content: Literal["full", "digest", "off"] = Field(
         default="full",

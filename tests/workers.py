@@ -11,7 +11,7 @@ GROUPS = ("local", "wheel")
 """Marks whose tests stay in one worker: embedded models compute one call at a time, and a wheel is built once."""
 
 
-class Scheduling(LoadGroupScheduling):  # type: ignore[misc]
+class Scheduling(LoadGroupScheduling):
     """Gives one worker all tests of a group, or of a file: fixtures of a file are set up once."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -14,10 +14,10 @@ from fusion.core.events import EventBase
 from fusion.core.types import Request
 from fusion.models.wrappers.retry import Retrying
 from fusion.quote import quote
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from fusion.store.sqlite.store import SqliteStore
 
-pytest_plugins = ["pytester", "tests.needs", "tests.workers"]
+pytest_plugins = ["pytester", "tests.needs", "tests.postgres", "tests.workers"]
 
 Write = Callable[[str], Path]
 OWN = ("FUSION_PROFILE", "FUSION_STORE", "FUSION_CONFIG", "COLUMNS", "LINES")

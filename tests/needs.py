@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,8 +15,19 @@ MARKER = "needs(*names): commands of .ci/packages, or paths of devices, without 
 
 def packages() -> dict[str, str]:
     """The Debian package of each command that a test may need."""
+    return {name: package for name, package, *_ in _listed()}
+
+
+def _listed() -> Iterator[list[str]]:
     lines = (line.split() for line in PACKAGES.read_text().splitlines() if not line.startswith("#"))
-    return dict(lines)
+    yield from lines
+
+
+def command(name: str) -> str:
+    """The path of a command, also of one in a folder that only .ci/packages names; empty where it is not there."""
+    patterns = [pattern for one, _, *more in _listed() for pattern in more if one == name]
+    beside = [str(folder) for pattern in patterns for folder in sorted(Path("/").glob(pattern.lstrip("/")))]
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *beside])) or ""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,7 +47,7 @@ def missing(name: str) -> str:
         return "" if Path(name).exists() else f"needs {name}, which this platform lacks"
     if name not in packages():
         raise pytest.UsageError(f"needs({name!r}): add the command and its package to .ci/packages")
-    return "" if shutil.which(name) else f"needs {name}: install {packages()[name]}"
+    return "" if command(name) else f"needs {name}: install {packages()[name]}"
 
 
 @pytest.hookimpl(wrapper=True)

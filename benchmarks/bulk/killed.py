@@ -20,8 +20,8 @@ from pathlib import Path
 from benchmarks.perf.figures import machine
 from benchmarks.resume.killed import Cut, Setting, Trial, count_sent, in_child, replies_in
 from fusion import Fusion
+from fusion.store.open import open_store
 from fusion.store.rows import RunFilter
-from fusion.store.sqlite.open import open_store
 
 _MAP = "killed"
 _PIPELINE = """

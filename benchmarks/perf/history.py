@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.perf.figures import machine, spread
 from benchmarks.perf.store import finished, opened, started
+from fusion.store.open import open_store
 from fusion.store.rows import Ended
-from fusion.store.sqlite.open import open_store
 
 OF_A_RUN = 1000
 

@@ -22,8 +22,8 @@ from benchmarks.perf.figures import machine, spread
 from fusion.core.types import CallKey, Message, Reply, Request, Usage
 from fusion.store.base import Store
 from fusion.store.encoding import as_json
+from fusion.store.open import open_store
 from fusion.store.rows import Attempt, AttemptEnd, Call, Noticed, Row, RunFilter, SessionStart, Started
-from fusion.store.sqlite.open import open_store
 
 SYSTEM = "You do one piece of work and answer with the result only. " * 20
 ANSWER = "The billing system is moved in four steps, of which the second one takes the longest by far. " * 12

@@ -28,7 +28,7 @@ from benchmarks.perf.figures import machine
 from benchmarks.resume.killed import any_run, in_child, only_run
 from fusion import Fusion, Pipeline, Request, Result, Say, ScriptedModel
 from fusion.core.types import Effect, Gate, ToolCall, ToolResult, ToolSpec
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from fusion.tools.base import Tool
 
 _MOST_WAITS = 100

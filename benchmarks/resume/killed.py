@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 from benchmarks.perf.figures import machine
 from fusion import Fusion, Result, Settings
 from fusion.store.base import Store
+from fusion.store.open import open_store
 from fusion.store.rows import RunFilter
-from fusion.store.sqlite.open import open_store
 
 _REPLY = re.compile(r"in reply (\d+)")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.perf.figures import machine
 from fusion import Fusion, Request, ScriptedModel
 from fusion.pipeline.spec import Pipeline
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 
 ITEMS = 20
 PIPELINE = """

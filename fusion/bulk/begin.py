@@ -5,9 +5,11 @@ import secrets
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from fusion.bulk.executors.local import LocalExecutor
+from fusion import __version__
+from fusion.bulk.executors.base import MAP_BUDGET, Terms
+from fusion.bulk.executors.open import check_portable, open_executor
 from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.map import MapRun, MapSetup
 from fusion.bulk.options import (
@@ -35,8 +37,6 @@ from fusion.store.base import RunLock, Store
 from fusion.store.rows import MapPass, MapRow
 from fusion.store.rows import MapStarted as MapBegun
 
-MAP_BUDGET: Final = "the map"
-"""Name of the budget of all rows of a map."""
 MapInputs = RowsGiven
 
 
@@ -55,7 +55,11 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     store = _store_of(ground.recorder)
     tolerance = Tolerance.of(options.get("max_failed"), fail_fast=options.get("fail_fast", False))
     choice = Choice.of(options.get("limit"), options.get("sample"))
-    concurrency = checked_concurrency(options.get("concurrency"), batch=ground.spec.batch)
+    on = options.get("on")
+    if on is not None:
+        check_portable(ground.spec, ground.own, options.get("within"))
+    executor = open_executor(on, store)
+    concurrency = checked_concurrency(options.get("concurrency"), batch=ground.spec.batch, here=executor.here)
     one = _pass_of(ground, source, options)
     lock = _locked(store, one.map_id)
     try:
@@ -69,6 +73,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     recorder, map_sink = ground.recorder.of_map(started, sink)
     setup = MapSetup(
         one=one,
+        terms=_terms(one, options),
         store=store,
         source=source,
         output=output,
@@ -83,7 +88,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         notes=(*filter(None, [source.note]), *one.columns.notes, *notes),
     )
     worker = Worker(recorder, one.map_id, ground.spec, within=within, sink=sink, recent=recent)
-    return one.map_id, MapRun(setup, worker, recent, LocalExecutor(), lock)
+    return one.map_id, MapRun(setup, worker, recent, executor, lock)
 
 
 def pass_ahead(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:
@@ -105,6 +110,19 @@ def _pass_of(ground: MapGround, source: RowSource, options: MapOptions) -> Pass:
         columns=Columns.of(spec.pipeline, source, given=options.get("columns"), constants=options.get("constants")),
         key=_checked_key(options.get("key"), source),
         retry_failed=options.get("retry_failed", False),
+    )
+
+
+def _terms(one: Pass, options: MapOptions) -> Terms:
+    within = options.get("within")
+    return Terms(
+        map_id=one.map_id,
+        number=one.number,
+        fingerprint=one.shared,
+        version=__version__,
+        retry_failed=one.retry_failed,
+        budget=limits_of(options.get("budget")),
+        within=within if isinstance(within, str) else None,
     )
 
 

@@ -8,10 +8,12 @@ from fusion.client.options import DEFAULT_PIPELINE, answer_of, check_options
 
 if TYPE_CHECKING:
     from fusion.bulk.begin import MapInputs
+    from fusion.bulk.executors.node import Node
     from fusion.bulk.handle import AsyncMapRows, MapHandle, MapRows
     from fusion.bulk.map import MapRun
     from fusion.bulk.options import MapOptions
     from fusion.bulk.quote import MapQuote
+    from fusion.client.loop import LoopThread
 
 
 class Fusion(client.Fusion):
@@ -129,3 +131,13 @@ def _terms(options: "MapOptions") -> dict[str, Any]:
 def _stdin() -> BinaryIO | None:
     """Return standard input as bytes; None if it is closed."""
     return getattr(sys.stdin, "buffer", None)
+
+
+def node_of(fusion: Fusion, *, concurrency: int) -> "tuple[Node, LoopThread]":
+    """Return a node that runs slices of maps with the models and the store of a Fusion, and the loop to do so on."""
+    from fusion.bulk.executors.node import Node
+    from fusion.bulk.executors.recorded import NodeParts
+
+    launcher = fusion._launcher
+    parts = NodeParts(launcher.recorder, fusion._loader.library, fusion._cast, launcher.budgets)
+    return Node(parts, concurrency=concurrency), launcher.loop

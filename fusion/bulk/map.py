@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from fusion.bulk.answers import line_of, output_row, result_of_row, stored_answer
-from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice
+from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice, Terms
 from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.options import Choice, Tolerance
 from fusion.bulk.outputs import OutputRow, RowOutput
@@ -17,7 +17,7 @@ from fusion.bulk.report import MapReport, RowResult, Tally
 from fusion.bulk.sources import RowSource
 from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, FusionError, StageError, Waits, failure_of, first_error
+from fusion.core.errors import BudgetError, FusionError, StageError, StoreError, Waits, failure_of, first_error
 from fusion.core.events import MapFinished, MapStarted, Noted, RowFinished, Sink
 from fusion.core.result import Cost
 from fusion.store.base import RunLock, Store
@@ -34,6 +34,7 @@ class MapSetup:
     """Parts of a map. `within` is its own budget, beneath those that it shares with others."""
 
     one: Pass
+    terms: Terms
     store: Store
     source: RowSource
     output: RowOutput | None
@@ -94,9 +95,11 @@ class MapRun:
         if self._setup.sink is not None:
             self._setup.sink(self._setup.started)
             for note in self._setup.notes:
-                self._setup.sink(Noted(run_id=self._setup.one.map_id, message=note))
+                self._note(note)
         self._setup.within.start()
         self._running = asyncio.create_task(self._run())
+        loop = asyncio.get_running_loop()
+        self._lock.when_lost(lambda error: loop.call_soon_threadsafe(self._end_now, error))
 
     async def next(self) -> list[RowResult] | None:
         """Return finished rows, once there are some; None when no more come."""
@@ -109,28 +112,32 @@ class MapRun:
 
     async def end(self, *, interrupted: bool = False) -> MapReport:
         """Stop what still runs, write what is done, and record the end of the map."""
-        await self._stop()
         try:
-            await self._leave()
-        except Exception as error:  # noqa: BLE001 - said in the report, behind the rows that are kept
-            self._failure = self._failure or error
-        report = self._report(interrupted=interrupted)
-        one, store = self._setup.one, self._setup.store
-        store.put(MapEnded(one.map_id, one.number, report.status, time.time(), report.failure))
-        store.put(LinesFound(one.map_id, first=True, lines=()))
-        try:
-            await store.written()
+            report = await self._ended(interrupted)
         finally:
             self._lock.release()
         await self._setup.sweep.apply()
         self._say_end(report)
         return report
 
+    async def _ended(self, interrupted: bool) -> MapReport:
+        await self._stop()
+        try:
+            await self._leave()
+        except Exception as error:  # noqa: BLE001 - said in the report, behind the rows that are kept
+            self._failure = self._failure or error
+        report = self._report(await self._cost(), interrupted=interrupted)
+        one, store = self._setup.one, self._setup.store
+        store.put(MapEnded(one.map_id, one.number, report.status, time.time(), report.failure))
+        store.put(LinesFound(one.map_id, first=True, lines=()))
+        await store.written()
+        return report
+
     # Reading and running.
 
     async def _run(self) -> None:
         setup = self._setup
-        job = Job(setup.one.map_id, self._worker.work, setup.concurrency)
+        job = Job(setup.terms, self._worker.work, setup.concurrency, self._note)
         try:
             async with asyncio.timeout(setup.within.remaining_seconds()):
                 async for end in self._executor.run(job, self._slices()):
@@ -170,11 +177,12 @@ class MapRun:
     async def _opened(self, one: Planned) -> bool:
         """Note a planned row once there is room; return True if it is to run."""
         await self._room.acquire()
-        self._open[one.number] = one
+        self._open[one.number] = one._replace(run=None, spec=None)
         if one.run is None:
             self._done.put_nowait(one)
             return False
-        self._recent.planned[one.number] = one.run, one.spec
+        if self._executor.here:
+            self._recent.planned[one.number] = one.run, one.spec
         return True
 
     async def _find_lines(self) -> None:
@@ -301,7 +309,19 @@ class MapRun:
         planned = Planned(entry.number, key, entry.position, entry.run_id, entry.line)
         return output_row(result_of_row(planned, stored_answer(self._setup.store, entry.run_id), kept=True))
 
-    def _report(self, *, interrupted: bool) -> MapReport:
+    async def _cost(self) -> Cost:
+        """Return the spending of the map in all its passes."""
+        within = self._setup.within
+        if self._executor.here:
+            return Cost(usd=within.spent.usd or 0, unknown_calls=within.unknown_calls)
+        try:
+            counts = await asyncio.to_thread(self._setup.store.map_counts, self._setup.one.map_id)
+        except StoreError as error:
+            self._failure = self._failure or error
+            return Cost(usd=self._tally.usd, unknown_calls=self._tally.unknown_calls)
+        return Cost(usd=counts.usd, unknown_calls=counts.unknown_calls)
+
+    def _report(self, cost: Cost, *, interrupted: bool) -> MapReport:
         setup, tally, failure = self._setup, self._tally, self._failure
         bad = setup.tolerance.passed(tally.failed, tally.done)
         status, code = ("partial" if tally.failed else "ok"), (StageError.exit_code if bad else 0)
@@ -312,7 +332,6 @@ class MapRun:
         elif interrupted:
             status, code = "interrupted", 130
         gone = self._lines - self._matched if self._whole and setup.choice.whole else 0
-        spent = setup.within.spent
         return MapReport.model_validate(
             {
                 "map_id": setup.one.map_id,
@@ -328,7 +347,7 @@ class MapRun:
                 "held": self._held,
                 "kept": tally.kept,
                 "gone": gone,
-                "cost": Cost(usd=spent.usd or 0, unknown_calls=setup.within.unknown_calls),
+                "cost": cost,
                 "seconds": time.monotonic() - self._began,
                 "failures": tally.failures,
                 "failure": None if failure is None else failure_of(failure),
@@ -369,6 +388,10 @@ class MapRun:
         if not whole or not self._read or not self._setup.choice.whole:
             return None
         return min(1.0, read / whole * self._tally.done / self._read)
+
+    def _note(self, message: str) -> None:
+        if self._setup.sink is not None:
+            self._setup.sink(Noted(run_id=self._setup.one.map_id, message=message))
 
     def _say_end(self, report: MapReport) -> None:
         if self._setup.sink is None:

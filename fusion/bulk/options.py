@@ -15,6 +15,7 @@ from fusion.pipeline.loader import PipelineGiven
 
 CONCURRENCY: Final = 16
 BATCH_CONCURRENCY: Final = 5000
+ELSEWHERE_CONCURRENCY: Final = 1000
 _SHARE: Final = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ENOUGH: Final = 100
@@ -33,10 +34,14 @@ class MapOptions(TypedDict, total=False):
     inputs. `fail_fast` ends the map at the first failed row, `max_failed` beyond so many, or such a share ("5%").
     `retry_failed` asks again for rows that failed or lack parts.
 
-    `concurrency` rows are worked on at once: 16 by default, 5,000 with `batch`. `budget` limits the whole map over
-    all its passes, `within` is a budget that it shares with others. `batch` allows the batch APIs of providers.
-    `tags` are kept with the map and its rows; `cache` overrides the cache modes. `answer` are options of the
-    stage that writes the answer of each row. `on_event` receives every event, on the thread of the private loop.
+    `on="workers"` runs the rows on the processes of `fusion worker` that serve the store of the map, a PostgreSQL
+    database; `on="ray"` on the Ray cluster of RAY_ADDRESS or of this machine, or on a new one here, and
+    `on="ray://HOST:PORT"` on that cluster. Events of their stages stay there.
+
+    `concurrency` rows are worked on at once: 16 by default, 5,000 with `batch`, 1,000 with `on`. `budget` limits the
+    whole map over all its passes, `within` is a budget that it shares with others. `batch` allows the batch APIs of
+    providers. `tags` are kept with the map and its rows; `cache` overrides the cache modes. `answer` are options of
+    the stage that writes the answer of each row. `on_event` receives every event, on the thread of the private loop.
     """
 
     pipeline: PipelineGiven
@@ -52,6 +57,7 @@ class MapOptions(TypedDict, total=False):
     fail_fast: bool
     max_failed: int | str | None
     retry_failed: bool
+    on: str | None
     concurrency: int | None
     budget: BudgetGiven
     within: Budget | str | None
@@ -135,8 +141,10 @@ def checked_id(given: str | None) -> str | None:
     return given
 
 
-def checked_concurrency(given: int | None, *, batch: bool) -> int:
-    """Return the number of rows at once; of rows that wait for batches, as many as may be open."""
+def checked_concurrency(given: int | None, *, batch: bool, here: bool = True) -> int:
+    """Return the number of rows at once; of rows that wait for batches, or run elsewhere, as many as may be open."""
+    if given is None and not here:
+        return BATCH_CONCURRENCY if batch else ELSEWHERE_CONCURRENCY
     if given is None:
         return BATCH_CONCURRENCY if batch else CONCURRENCY
     if isinstance(given, bool) or not 1 <= given <= 10_000:

@@ -25,6 +25,7 @@ from fusion.cli.commands.run import run
 from fusion.cli.commands.serve import serve
 from fusion.cli.commands.trust import trust
 from fusion.cli.commands.tune import tune
+from fusion.cli.commands.worker import worker
 from fusion.cli.exits import EPILOG, OK, Ending
 from fusion.cli.options.base import Config
 from fusion.cli.terminal import complain, write
@@ -55,7 +56,7 @@ def application() -> typer.Typer:
         name="fusion", no_args_is_help=True, rich_markup_mode=None, epilog=EPILOG, context_settings=_HELP
     )
     app.callback()(_options)
-    running = (run, map_command, resume, approve, quote, drill, serve, mcp)
+    running = (run, map_command, worker, resume, approve, quote, drill, serve, mcp)
     making = (new, validate, graph, render, explain, schema)
     for command in (*running, *making, demo, bench, tune, calibrate, trust, doctor):
         app.command(context_settings=_HELP)(command)

@@ -20,7 +20,8 @@ from fusion.cli.options.runs import (
     RunOptions,
     WatchOptions,
 )
-from fusion.cli.run_session.gates import Terminal, answered_elsewhere, answered_here, approved, person_is_there
+from fusion.cli.run_session.gates import Terminal, answered_elsewhere, answered_here, person_is_there
+from fusion.cli.run_session.many_gates import approved, approved_map
 from fusion.cli.run_session.outcome import Outcome
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
@@ -33,9 +34,9 @@ from fusion.cli.views.live.plain import Plain
 from fusion.cli.views.live.terminal import LiveView
 from fusion.client.client import Fusion, asks_person, sole_run
 from fusion.client.handle import RunHandle
-from fusion.core.errors import ShapeError, UsageError
+from fusion.core.errors import ShapeError, StoreLostError, UsageError
 from fusion.core.events import Noted, Sink
-from fusion.core.paths import user_path
+from fusion.core.paths import shown_place, store_place
 from fusion.core.result import Result
 from fusion.pipeline.spec import Pipeline
 from fusion.store.gates import goes_on
@@ -89,17 +90,19 @@ def resume_session(options: ResumeOptions, ending: Ending) -> RunHandle:
 
 
 def approve_session(options: ApproveOptions, ending: Ending) -> RunHandle | int:
-    """Answer a gate of a run, and go on with the run; return the exit code if it does not go on here.
+    """Answer gates of a run or a map, and go on with the run; return the exit code if it does not go on here.
 
     Raises GateError for a gate that was answered before, and UsageError for options that contradict the gate.
     """
     _check_output(options, "approve")
     settings = read_settings(options.config)
     with Interrupts() as interrupts, Fusion(store=_place(options.store), settings=settings) as fusion:
-        row = find_run(fusion.store, options.run)
-        if (code := approved(fusion, row.run_id, options)) is not None:
+        if (map_id := fusion.runs.map_id(options.run)) is not None:
+            return approved_map(fusion, map_id, options)
+        run_id = find_run(fusion.store, options.run).run_id
+        if (code := approved(fusion, run_id, options)) is not None:
             return code
-        return _Session(options, ending, fusion, interrupts).run(lambda: _on(row.run_id, options, fusion))
+        return _Session(options, ending, fusion, interrupts).run(lambda: _on(run_id, options, fusion))
 
 
 def _on(run_id: str, options: ApproveOptions, fusion: Fusion) -> _Begin:
@@ -193,9 +196,9 @@ def _fusion(options: PipelineOptions, *, outages: tuple[str, ...] = (), **more: 
     )
 
 
-def _place(given: str | None) -> Path | bool:
-    """Return the path of the named store; True for the default one."""
-    return True if given is None else user_path(given)
+def _place(given: str | None) -> Path | str | bool:
+    """Return the path or URL of the named store; True for the default one."""
+    return True if given is None else store_place(given)
 
 
 class _End(NamedTuple):
@@ -327,10 +330,14 @@ class _Session:
         if self._fusion.keeps is None:
             return None
         places = {"--store": self._options.store, "--config": self._options.config}
-        store = "".join(f" {flag} {shlex.quote(place)}" for flag, place in places.items() if place is not None)
+        store = "".join(
+            f" {flag} {shlex.quote(shown_place(place))}" for flag, place in places.items() if place is not None
+        )
         try:
             self._fusion.store.flush()
             content = find_run(self._fusion.store, handle.run_id).content
+        except StoreLostError:
+            return f"once the store can be reached: fusion resume {handle.run_id}{store}"
         except UsageError as error:
             return f"this run was not kept: {error}"
         self._say_expired(handle.expired)

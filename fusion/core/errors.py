@@ -12,6 +12,7 @@ FusionError                     exit 1, HTTP 500
     StoreError                                     the store cannot be opened, read or written
     RunBusyError                                   the run is locked by another worker
     GateError                                      a gate that is closed already, or an answer that does not fit
+    UnfitError                                     a process has other keys, settings or another version than a map
   ModelError                    exit 3, HTTP 502   a call to a model failed
     AuthenticationError                            stops: the key is invalid or lacks permission
     BadRequestError                                stops: the provider rejects the request
@@ -29,6 +30,7 @@ FusionError                     exit 1, HTTP 500
       OversizedReplyError                          the reply is larger than its limit can explain
   FetchError                    exit 3, HTTP 502   a file could not be fetched from its server
   StageError                    exit 3, HTTP 502   a stage failed
+  WorkerLostError               exit 3, HTTP 502   the processes that ran a row died
   BudgetError                   exit 4, HTTP 402   a budget limit would be exceeded
   WaitingError                  exit 6, HTTP 409   the run waits for a person, where an answer is needed at once
   RunFailed                     exit of its cause  the run ended without an answer; carries the Result
@@ -136,6 +138,13 @@ class StoreError(UsageError):
     """The store cannot be opened, read or written."""
 
 
+class StoreLostError(StoreError):
+    """The database of the store was lost during a run, and with it the run's lock. The run can be resumed."""
+
+    exit_code = 3
+    http_status = 503
+
+
 class RunBusyError(UsageError):
     """The run is locked by this process or another one."""
 
@@ -149,6 +158,10 @@ class GateError(UsageError):
     def __init__(self, message: str, *, winner: GateAnswer | None = None) -> None:
         self.winner = winner
         super().__init__(message)
+
+
+class UnfitError(UsageError):
+    """A process cannot run the rows of a map: it has other keys, settings, tools or another version of Fusion."""
 
 
 class ModelError(FusionError):
@@ -302,6 +315,13 @@ class FetchError(FusionError):
 
 class StageError(FusionError):
     """A stage failed: too few usable items, no usable plan, or its timeout has passed."""
+
+    exit_code = 3
+    http_status = 502
+
+
+class WorkerLostError(FusionError):
+    """The processes that ran a row died, again and again."""
 
     exit_code = 3
     http_status = 502

@@ -268,7 +268,7 @@ def _hint(param: str, model: ModelInfo) -> str:
     return "; leave it out, or use another model (under `defaults` it holds for those that take it)"
 
 
-def _check_reachable(role: str, model_id: str, settings: Settings) -> None:
+def check_reachable(role: str, model_id: str, settings: Settings) -> None:
     """Raise UsageError for a model of no known provider, MissingKeyError for one without a key."""
     info = describe(model_id, settings)
     if info.local or model_id.startswith(PREFIX):  # checked by the gateway
@@ -459,7 +459,7 @@ class Cast:
             self.gateway.check(model_id)
             try:
                 if model_id not in self.own and model_id not in self._reached and model_id != NO_MODEL:
-                    _check_reachable(role, model_id, self.settings)
+                    check_reachable(role, model_id, self.settings)
                     self._reached.add(model_id)
                 usable.append(model_id)
             except MissingKeyError as error:

@@ -158,6 +158,11 @@ class Run:
         self.outcome.cause = asyncio.CancelledError()
         return self._end()
 
+    def failed(self, error: FusionError) -> Result:
+        """Return the Result of a run that is not executed, since this error is its outcome."""
+        self.outcome.fail(error)
+        return self._end()
+
     def _end(self) -> Result:
         outcome, seconds = self.outcome, time.monotonic() - self._started
         if outcome.cause is not None:

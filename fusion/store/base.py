@@ -6,13 +6,14 @@ Times are seconds since 1970 (UTC). Money is a Decimal of US dollars; None if it
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 from fusion.core.budget import Budget, Ledger
-from fusion.core.errors import StoreError
+from fusion.core.errors import StoreError, UsageError
 from fusion.core.events import Sink
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Reply
+from fusion.store.accounts import Accounts
 from fusion.store.batches import BatchPlace
 from fusion.store.rows import (
     Attempt,
@@ -33,9 +34,21 @@ from fusion.store.rows import (
     Spending,
     Timing,
 )
+from fusion.store.slices import Slices
+
+CACHE_BYTES: Final = 500_000_000
+Synchronous = Literal["NORMAL", "FULL"]
+"""FULL syncs a file at every commit; NORMAL can lose the last commits if the machine crashes."""
 
 OF_TOOL: Final = "tool "
 """Beginning of the names of decisions about a call of a tool: it stays made, whatever is worked on again."""
+
+
+class StoreAddress(NamedTuple):
+    """URL at which other machines open a store, and the environment variables of the secrets that it lacks."""
+
+    url: str
+    secrets: Mapping[str, str]
 
 
 class RunLock(ABC):
@@ -44,6 +57,10 @@ class RunLock(ABC):
     @abstractmethod
     def release(self) -> None:
         """Release the lock; a second call does nothing."""
+
+    @abstractmethod
+    def when_lost(self, call: Callable[[StoreError], object]) -> None:
+        """Call this, on any thread, if the lock is lost before it is released: its run has to end."""
 
 
 class Store(ABC):
@@ -91,9 +108,42 @@ class Store(ABC):
     def claim(self, name: str) -> RunLock | None:
         """Acquire the lock of a request to be sent once in all processes; None if it is held. Never blocks."""
 
+    def claim_all(self, names: Sequence[str]) -> RunLock | None:
+        """Acquire the locks of these names as one; None, holding none of them, if one is held. Never blocks."""
+        locks = _Locks()
+        for name in names:
+            if (lock := self.claim(name)) is None:
+                locks.release()
+                return None
+            locks.append(lock)
+        return locks
+
     @abstractmethod
     def is_locked(self, run_id: str) -> bool:
         """Return True while the lock of a run is held."""
+
+    # Caps and rates of all processes.
+
+    @property
+    @abstractmethod
+    def accounts(self) -> Accounts:
+        """The accounts and the shared rates of the store."""
+
+    @property
+    def address(self) -> StoreAddress:
+        """The address of the store for other machines. Raises UsageError for a file."""
+        raise UsageError(
+            f"the store {self.where} is a file of this machine, which other machines cannot open: give a PostgreSQL "
+            "database that all of them reach, --store postgresql://…, or run the map here"
+        )
+
+    @property
+    def slices(self) -> Slices:
+        """The queue of slices for workers. Raises UsageError for a store that has none."""
+        raise UsageError(
+            f"the store {self.where} is a file of one machine, and workers need a PostgreSQL database that all of"
+            " them reach: give --store postgresql://…, or run the map here"
+        )
 
     # Reading a run.
 
@@ -120,6 +170,10 @@ class Store(ABC):
     @abstractmethod
     def result(self, run_id: str) -> Mapping[str, Any] | None:
         """Return the Result of a finished run as JSON data; None if it was not stored."""
+
+    @abstractmethod
+    def results(self, run_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Return the Results of finished runs as JSON data, by run; those that are not stored miss."""
 
     @abstractmethod
     def index(self, run_id: str) -> Iterator[CallIndex]:
@@ -205,6 +259,10 @@ class Store(ABC):
         """Return the latest run of a row."""
 
     @abstractmethod
+    def row_runs(self, map_id: str, numbers: Sequence[int]) -> list[tuple[RunRow, Mapping[str, Any]]]:
+        """Return the latest runs of rows, by number, each with its inputs as they are recorded."""
+
+    @abstractmethod
     def map_entry(self, map_id: str, number: int) -> MapEntry | None:
         """Return a row of a map by its number."""
 
@@ -261,6 +319,18 @@ class Store(ABC):
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:
         """Return the counts of `runs`, `calls`, `attempts` and `cached` replies, and the `bytes` on disk."""
+
+
+class _Locks(list[RunLock], RunLock):
+    """Several locks that are held as one."""
+
+    def release(self) -> None:
+        for lock in self:
+            lock.release()
+
+    def when_lost(self, call: Callable[[StoreError], object]) -> None:
+        for lock in self:
+            lock.when_lost(call)
 
 
 class NullJournal:

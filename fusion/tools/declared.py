@@ -32,7 +32,7 @@ class Declared(Toolbox):
         self.secrets = self._given.secrets.union(*variables)
 
     async def find(self, name: str) -> tuple[Tool, ...]:
-        if self._is_given(name):
+        if self.is_given(name):
             return await self._given.find(name)
         server, dot, tool = name.partition(".")
         if ":" not in name and server in self._settings.mcp:
@@ -45,7 +45,7 @@ class Declared(Toolbox):
         return (self._functions.found[name],)
 
     def check(self, name: str) -> None:
-        if self._is_given(name):
+        if self.is_given(name):
             return
         server, dot, tool = name.partition(".")
         if ":" not in name and server in self._settings.mcp:
@@ -76,7 +76,8 @@ class Declared(Toolbox):
 
         return Allowed(self._settings)
 
-    def _is_given(self, name: str) -> bool:
+    def is_given(self, name: str) -> bool:
+        """Return True for a tool of the caller, which only this process has."""
         try:
             self._given.check(name)
         except UsageError:
@@ -91,5 +92,5 @@ class Declared(Toolbox):
         near = close_names(name.partition(".")[0], known)
         return (
             f"no tool {name!r} is declared{near}; tools are SERVER.TOOL of [mcp.SERVER] in fusion.toml, "
-            "module:function of [python], pipeline:NAME, and material.search"
+            "module:function of [python], pipeline:NAME, material.search and material.sections"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.cli.conftest import Command, Ran, read_until, start
 from tests.cli.scripted import echo, on_scripted_models
 
@@ -344,6 +344,145 @@ def test_with_ordered_the_rows_behind_one_that_waits_come_once_it_is_answered(
     assert command("approve", "in-order-2", "--yes").code == 0
     assert command(*words).code == 0
     assert [json.loads(line)["key"] for line in out.read_text().splitlines()] == ["a", "b", "c"]
+
+
+ROW = """
+inputs: {name: A name., amount: An amount.}
+stages:
+  draft: {kind: generate, role: frontier, prompt: "Draft {{ inputs.name }}"}
+  checked: {kind: gate, show: draft%s}
+output: checked
+"""
+
+
+@pytest.fixture
+def waiting_map(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[str, ...]]:
+    """Maps three rows, which wait at a gate; gives the words of the command."""
+    on_scripted_models(monkeypatch)
+
+    def run(options: str = "") -> tuple[str, ...]:
+        (tmp_path / "row.yaml").write_text(ROW % options)
+        (tmp_path / "rows.csv").write_text("name,amount\na,5\nb,500\nc,7\n")
+        words = ("map", str(tmp_path / "row.yaml"), str(tmp_path / "rows.csv"), "-m", "scripted/echo")
+        words += ("--key", "name", "--id", "letters", "-o", str(tmp_path / "out.jsonl"))
+        done = command(*words)
+        assert done.code == 6
+        assert "to answer them: fusion approve letters" in done.err
+        return words
+
+    return run
+
+
+def answers(tmp_path: Path) -> dict[str, str]:
+    out = tmp_path / "out.jsonl"
+    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    return {line["key"]: line["answer"] for line in lines if line["status"] == "ok"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "code", "expected"),
+    [
+        ("", ("--yes",), 0, {"a": "Draft a", "b": "Draft b", "c": "Draft c"}),
+        (", ask: edit", ("--text", "mine"), 0, {"a": "mine", "b": "mine", "c": "mine"}),
+        (", ask: edit", ("--file", "-"), 0, {"a": "from stdin", "b": "from stdin", "c": "from stdin"}),
+        (", ask: {ok: boolean}", ("--data", '{"ok": true}'), 0, {key: {"ok": True} for key in "abc"}),
+        ("", ("--no", "--text", "too dear"), 3, {}),
+        ("", ("checked", "--yes"), 0, {"a": "Draft a", "b": "Draft b", "c": "Draft c"}),
+    ],
+)
+def test_one_answer_is_given_to_all_rows_of_a_map(
+    waiting_map: Callable[..., tuple[str, ...]],
+    command: Command,
+    tmp_path: Path,
+    options: str,
+    words: tuple[str, ...],
+    code: int,
+    expected: dict[str, str],
+) -> None:
+    mapping = waiting_map(options)
+    done = command("approve", "letters", "--all", *words, "--by", "maria", stdin=b"from stdin")
+    assert (done.code, done.out) == (0, "")
+    assert "3 gates answered, 0 open; `fusion map` with `--id letters` goes on with the rows" in done.err
+    assert "row b: checked: " in done.err
+    assert command(*mapping).code == code
+    assert answers(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "said"),
+    [
+        ("", (), "letters-2  row b: checked: approve?"),
+        ("", ("--yes",), "all alike with `fusion approve letters --all`"),
+        ("", ("--all",), "--yes, --no, --text, --data or --file"),
+        ("", ("nowhere", "--all", "--yes"), "map 'letters' waits at no gate 'nowhere'"),
+        ("", ("--all", "--text", "mine"), "row a: checked: "),
+        (", ask: {ok: boolean}", ("--all", "--data", '{"ok": 5}'), "nothing was answered"),
+    ],
+)
+def test_rows_of_a_map_are_listed_where_no_answer_fits(
+    waiting_map: Callable[..., tuple[str, ...]],
+    command: Command,
+    options: str,
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    waiting_map(options)
+    refused = command("approve", "letters", *words, stdin=b"")
+    assert refused.code == 2
+    assert said in refused.err
+    assert len(command("runs", "list", "--map", "letters", "--status", "waiting").out.splitlines()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "expected"),
+    [
+        (b"y\ny\ny\n", 0, {"a": "Draft a", "b": "Draft b", "c": "Draft c"}),
+        (b"w\nmine\nl\ny\n", 6, {"a": "mine", "c": "Draft c"}),
+        (b"y\n", 6, {"a": "Draft a"}),
+        (b"l\nl\nl\n", 6, {}),
+        (b"", 6, {}),
+    ],
+)
+def test_a_person_answers_one_row_after_the_other(
+    waiting_map: Callable[..., tuple[str, ...]],
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    typed: bytes,
+    code: int,
+    expected: dict[str, str],
+) -> None:
+    mapping = waiting_map(", ask: edit")
+    with monkeypatch.context() as patched:
+        patched.setattr("fusion.cli.run_session.gates.is_terminal", lambda stream: True)
+        done = command("approve", "letters", stdin=typed)
+    assert done.code == code, done
+    assert "1 of 3, row a (letters-1)" in done.err
+    assert ("2 of 3" in done.err) is bool(typed)
+    assert command(*mapping).code == code
+    assert answers(tmp_path) == expected
+    if expected:
+        again = command("approve", "letters", "--all", "--yes")
+        assert (again.code == 0) is (len(expected) < 3)
+
+
+def test_all_gates_of_a_run_are_answered_at_once(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on_scripted_models(monkeypatch)
+    (tmp_path / "two.yaml").write_text(
+        "inputs: {task: A task.}\n"
+        "stages: {a: {kind: gate, show: 'inputs.task'}, b: {kind: gate, show: 'inputs.task', ask: edit}}\n"
+        "output: {a: a.text, b: b.text}\n"
+    )
+    done = command("run", str(tmp_path / "two.yaml"), "x", stdin=b"")
+    assert done.code == 6, done
+    run_id = run_id_in(done.err)
+    for words in (("--all",), ("c", "--all", "--yes"), ("--yes",)):
+        assert command("approve", run_id, *words, stdin=b"").code == 2
+    done = command("approve", run_id, "--all", "--yes")
+    assert done.code == 0, done
+    assert json.loads(done.out) == {"a": "x", "b": "x"}
 
 
 def test_waiting_runs_outlive_the_retention(waiting: Waiting, command: Command) -> None:

@@ -13,7 +13,7 @@ from fusion.cli.completion import budget_names
 from fusion.client.history import History
 from fusion.core.result import Result
 from fusion.engine.receipt import Accounts, before
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.cli.conftest import BARE, MANY, ONE, Command, Ran, read_until, start
 from tests.cli.scripted import on_scripted_models
 from tests.conftest import own_settings

@@ -11,7 +11,7 @@ import pytest
 from fusion.cli.completion import map_ids, run_ids
 from fusion.core.types import Failure
 from fusion.store.base import Store
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.cli.conftest import Command
 from tests.kept_maps import Answer, Kept, keep
 

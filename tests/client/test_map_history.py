@@ -16,8 +16,8 @@ from fusion.core.errors import RunBusyError
 from fusion.core.types import Failure
 from fusion.store.base import Store
 from fusion.store.lookup import find_map
+from fusion.store.open import open_store
 from fusion.store.rows import SessionStart, Started
-from fusion.store.sqlite.open import open_store
 from tests.kept_maps import CENT, Answer, Kept, keep
 
 LATE = Failure(reason="ModelTimeoutError", message="no answer in 3 s")

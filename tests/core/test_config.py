@@ -168,7 +168,7 @@ def test_the_nearest_file_of_a_project_wins_over_the_users_own(
         (
             '[endpoints.x]\nmodel = "x"\napi_base = "localhost:80"\ncontext = 0\nprice = {input = -1, output = 2}\n',
             [
-                "3:1 endpoints.x.api_base: invalid URL 'localhost:80'; write it as http://localhost:8000/v1",
+                "3:1 endpoints.x.api_base: invalid URL 'localhost:80'; write it as https://host.example.org/v1",
                 "4:1 endpoints.x.context: expected more than 0, got 0",
                 "5:10 endpoints.x.price.input: expected at least 0, got",
             ],
@@ -222,6 +222,38 @@ def test_every_mistake_is_named_with_file_line_and_key(
     for line in says:
         assert f"{path}:{line}" in ran.err
     assert "Traceback" not in ran.err
+
+
+NAME = "expected the name of the environment variable that holds the value, never the value itself"
+USER = "invalid URL: it holds a user or password; name the variable of the key instead"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            f'[endpoints.x]\nmodel = "x"\napi_base = "http://x/v1"\nkey_env = "{SECRET}"\n',
+            f"4:1 endpoints.x.key_env: {NAME}",
+        ),
+        (f'[endpoints.x]\nmodel = "x"\napi_base = "http://me:{SECRET}@x/v1"\n', f"3:1 endpoints.x.api_base: {USER}"),
+        (f'[sandbox]\nrunner = ["run"]\nenv = ["PATH", "KEY={SECRET}"]\n', f"3:1 sandbox.env.1: {NAME}"),
+        (f'[sandbox]\nrunner = ["run"]\nenv = [["{SECRET}"]]\n', f"3:1 sandbox.env.0: {NAME}"),
+        (f'[server]\ntokens = {{ci = "{SECRET}"}}\n', f"2:11 server.tokens.ci: {NAME}"),
+        (f'[server.tokens]\nci = ["{SECRET}"]\n', f"2:1 server.tokens.ci: {NAME}"),
+        (f'[mcp.a]\ncommand = "x"\nenv = {{KEY = "{SECRET}"}}\n', f"3:8 mcp.a.env.KEY: {NAME}"),
+        (
+            f'[mcp.a]\nurl = "http://x"\nheaders = {{Authorization = "{SECRET}"}}\n',
+            f"3:12 mcp.a.headers.Authorization: {NAME}",
+        ),
+        (f'[mcp.a]\nurl = "https://{SECRET}@x/mcp"\n', f"2:1 mcp.a.url: {USER}"),
+    ],
+)
+def test_a_secret_in_place_of_a_name_is_in_no_message(write: Write, command: Command, text: str, says: str) -> None:
+    path = write(text)
+    ran = command("run", "one.yaml")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{path}:{says}" in ran.err
+    assert SECRET not in ran.err
 
 
 def test_the_store_is_where_and_as_the_file_says(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

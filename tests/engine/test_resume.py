@@ -37,8 +37,8 @@ from fusion.core.types import Deltas
 from fusion.engine.durable import before
 from fusion.engine.receipt import Accounts
 from fusion.store.base import Store
+from fusion.store.open import open_store
 from fusion.store.rows import RunFilter, Started
-from fusion.store.sqlite.open import open_store
 from tests.conftest import ACCEPT, FileStore, pipeline, plan_text, run, said, subtasks
 from tests.processes import exit_code
 

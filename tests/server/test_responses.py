@@ -322,9 +322,15 @@ def test_codex_gets_its_answer(serve: Serve) -> None:
         found = list(events(answer.iter_lines()))
         ignored = answer.headers["x-fusion-ignored"].split(", ")
     assert found[-1]["response"]["output"][0]["content"][0]["text"] == "Done."
-    assert {"tools.namespace", "tools.web_search", "tools.custom"} <= set(ignored)
+    assert {one for one in ignored if one.startswith("tools")} == {"tools.web_search", "tools.custom"}
     asked = served.models["frontier"].requests[0]
-    assert [tool.name for tool in asked.tools] == ["shell_command", "update_plan"]
+    agents = [f"agents__agent_{number}" for number in range(20)]
+    docs = ["mcp__docs__search", "mcp__docs__read"]
+    assert [tool.name for tool in asked.tools] == ["shell_command", "update_plan", *agents, *docs]
+    assert [tool.description for tool in asked.tools[-2:]] == [
+        "mcp__docs: Docs of the team.\n\nRuns search.",
+        "Runs read.",
+    ]
 
 
 @pytest.mark.parametrize("after", [0, 2, 5])

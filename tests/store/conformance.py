@@ -726,6 +726,20 @@ class StoreConformance:
         again.release()
         other.release()
 
+    @pytest.mark.parametrize("held", [["b"], ["a"], ["c"], ["b", "c"]])
+    def test_several_locks_are_taken_all_or_none(self, store: Store, held: list[str]) -> None:
+        other = store.claim_all(held)
+        assert other is not None
+        assert store.claim_all(["a", "b", "c"]) is None
+        assert [name for name in "abc" if store.is_locked(name)] == held
+        other.release()
+        other.release()
+        lock = store.claim_all(["a", "b", "c"])
+        assert lock is not None
+        assert store.claim("b") is None
+        lock.release()
+        assert not any(store.is_locked(name) for name in "abc")
+
     def test_of_many_threads_one_gets_the_lock(self, store: Store) -> None:
         gate = threading.Barrier(8)
         got: list[bool] = []

@@ -218,6 +218,19 @@ class MapConformance:
         assert names == {"shared": "p", "edited": "q"}
         assert store.own_record("m-2") == {"inputs": {"text": 2}}
 
+    def test_the_record_of_a_pass_replaces_that_of_an_earlier_one(self, store: Store) -> None:
+        mapped(store)
+        store.put(MapPass("m", 2, 110.0, "shared", '{"version":2,"limits":{"usd":"3"}}', None))
+        store.flush()
+        assert dict(store.map_records("m"))["shared"] == {"version": 2, "limits": {"usd": "3"}}
+
+    def test_rows_are_read_together_with_their_inputs(self, store: Store) -> None:
+        mapped(store)
+        found = store.row_runs("m", [2, 3, 77])
+        assert [(run.run_id, run.row) for run, _ in found] == [("m-2", 2), ("m-3", 3)]
+        assert [inputs for _, inputs in found] == [{"inputs": {"text": 2}}, {"inputs": {"text": 3}}]
+        assert store.row_runs("m", []) == store.row_runs("none", [1]) == []
+
     def test_ids_of_rows_are_no_ids_of_runs(self, store: Store) -> None:
         mapped(store)
         assert store.run_ids("m") == []

@@ -14,8 +14,8 @@ from fusion import Fusion, Model, Reply, Request, RunFailed, ScriptedModel
 from fusion.core.errors import BadRequestError, StoreError
 from fusion.core.events import CallFinished, EventBase, ItemFinished, Noted, RunFinished
 from fusion.core.types import Deltas
+from fusion.store.open import open_store
 from fusion.store.rows import Attempt, Call, Decision, Ended, Row, RunFilter
-from fusion.store.sqlite.open import open_store
 from tests.conftest import FileStore, pipeline, run
 from tests.engine.test_resume import CHAIN, planned
 from tests.processes import exit_code

@@ -3,9 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
-from fusion.core.types import Failure
+from fusion.core.types import Failure, Limits, Value
+
+MAP_BUDGET: Final = "the map"
+"""Name of the budget of all rows of a map."""
 
 
 class Slice(NamedTuple):
@@ -18,7 +21,8 @@ class Slice(NamedTuple):
 class RowEnd(NamedTuple):
     """The end of a row; its answer is in the store.
 
-    `stopped` is a row that a budget of many rows stopped, `waiting` one that waits for a person.
+    `stopped` is a row that a budget of many rows stopped, `waiting` one that waits for a person. `seconds` is the
+    time that it took here; 0 for one that had its end already.
     """
 
     number: int
@@ -26,22 +30,46 @@ class RowEnd(NamedTuple):
     status: Literal["ok", "partial", "failed", "stopped", "waiting"]
     usd: Decimal
     failure: Failure | None
+    seconds: float = 0.0
 
 
 Work = Callable[[int], Awaitable[RowEnd]]
 """Runs one row of a map, by its number."""
 
 
-class Job(NamedTuple):
-    """A map to run: its id, the work on one row, and the number of rows at once."""
+class Terms(Value):
+    """Terms of a pass over a map: what another process needs beside the store to run its rows.
+
+    `number` is that of the pass. `fingerprint` is that of the record which the rows share in the store, `version` the
+    Fusion that wrote it. `budget` limits the map over all its passes, `within` names the budget that it shares.
+    """
 
     map_id: str
+    number: int
+    fingerprint: str
+    version: str
+    retry_failed: bool = False
+    budget: Limits | None = None
+    within: str | None = None
+
+
+class Job(NamedTuple):
+    """A map to run: its terms, the work on one row here, and the number of rows at once.
+
+    `note` tells the person who watches the map.
+    """
+
+    terms: Terms
     work: Work
     concurrency: int
+    note: Callable[[str], None]
 
 
 class Executor(ABC):
     """Runs slices. Inputs and answers do not pass through it."""
+
+    here: ClassVar[bool] = False
+    """True if rows run in this process, from what it has planned."""
 
     @abstractmethod
     def run(self, job: Job, slices: AsyncIterator[Slice]) -> AsyncIterator[RowEnd]:

@@ -13,6 +13,8 @@ _AHEAD: Final = 2
 class LocalExecutor(Executor):
     """Runs rows on the event loop of this process."""
 
+    here = True
+
     async def run(self, job: Job, slices: AsyncIterator[Slice]) -> AsyncIterator[RowEnd]:
         ends: asyncio.Queue[RowEnd | None] = asyncio.Queue()
         ahead = asyncio.Semaphore(job.concurrency * _AHEAD)

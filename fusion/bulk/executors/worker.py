@@ -1,17 +1,21 @@
 """Worker: runs rows of a map, each from its inputs in the store to its answer there."""
 
 import asyncio
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fusion.bulk.executors.base import RowEnd
 from fusion.core.budget import Budget
+from fusion.core.errors import FusionError, StoreError
 from fusion.core.events import EventBase, Sink
 from fusion.core.result import FailedPart, Result
 from fusion.engine.durable import Recorder, Session, result_of
 from fusion.engine.manifest import with_data
+from fusion.engine.run import Run
 from fusion.engine.run_spec import RunSpec
+from fusion.store.base import Store
 from fusion.store.rows import RunRow
 
 
@@ -28,7 +32,11 @@ class Recent:
 
 
 class Worker:
-    """Runs rows of one map. `spec` is that of the map without inputs; `within` is the budget that all rows share."""
+    """Runs rows of one map. `spec` is that of the map without inputs; `within` is the budget that all rows share.
+
+    Without `recent` the answers are taken from the store, in another process: a row that could not be kept raises
+    StoreError.
+    """
 
     def __init__(
         self,
@@ -40,20 +48,36 @@ class Worker:
         sink: Sink | None = None,
         recent: Recent | None = None,
     ) -> None:
+        assert recorder.store is not None, "a map has a store"
         self._recorder = recorder
+        self._store: Store = recorder.store
         self._map_id = map_id
         self._spec = spec
         self._within = within
         self._shared = frozenset(level.name for level in within.levels)
         self._sink: Sink = sink or _ignore
-        self._recent = recent or Recent()
+        self._recent = recent
 
     async def work(self, number: int) -> RowEnd:
-        """Run a row, or go on with it. Its answer is in the store at the end."""
-        row, spec = self._recent.take(number) or (self._run(number), None)
-        spec = spec or with_data(self._spec, self._inputs(row))
+        """Run a row that was planned here, or go on with it. Its answer is in the store at the end."""
+        row, spec = (None if self._recent is None else self._recent.take(number)) or (self._run(number), None)
+        return await self._work(row, spec or self._spec_on(self._store.own_record(row.run_id) or {}))
+
+    async def work_on(self, row: RunRow, inputs: Mapping[str, Any]) -> RowEnd:
+        """`work` on a row and its inputs as they are recorded."""
+        return await self._work(row, self._spec_on(inputs))
+
+    async def give_up(self, row: RunRow, inputs: Mapping[str, Any], error: FusionError) -> RowEnd:
+        """End a row as failed without running it; finished calls stay paid and kept."""
         session = self._session(row)
-        run = self._recorder.run(spec, session, sink=self._sink, stream=False, within=self._within)
+        result = self._prepared(self._spec_on(inputs), session).failed(error)
+        await session.end(result, interrupted=False)
+        return RowEnd(_number(row), row.run_id, "failed", result.cost.usd, result.error)
+
+    async def _work(self, row: RunRow, spec: RunSpec) -> RowEnd:
+        begun = time.monotonic()
+        session = self._session(row)
+        run = self._prepared(spec, session)
         try:
             result = await run.execute()
         except asyncio.CancelledError:
@@ -61,20 +85,24 @@ class Worker:
             raise
         stopped = any(stop.level in self._shared for stop in run.outcome.budget_stops)
         await session.end(result, interrupted=stopped)
-        if not stopped and result.status != "waiting":
+        if self._recent is None and session.journal.is_out:
+            raise StoreError(f"the store {self._store.where} failed while row {row.run_id} ran; it can be resumed")
+        if self._recent is not None and not stopped and result.status != "waiting":
             self._recent.answers[row.run_id] = result
         cause = run.outcome.budget_stops[0].as_failure() if stopped else result.error
-        return RowEnd(number, row.run_id, "stopped" if stopped else result.status, result.cost.usd, cause)
+        status, seconds = "stopped" if stopped else result.status, time.monotonic() - begun
+        return RowEnd(_number(row), row.run_id, status, result.cost.usd, cause, seconds)
+
+    def _prepared(self, spec: RunSpec, session: Session) -> Run:
+        return self._recorder.run(spec, session, sink=self._sink, stream=False, within=self._within)
+
+    def _spec_on(self, inputs: Mapping[str, Any]) -> RunSpec:
+        return with_data(self._spec, inputs)
 
     def _run(self, number: int) -> RunRow:
-        assert self._recorder.store is not None
-        row = self._recorder.store.row_run(self._map_id, number)
+        row = self._store.row_run(self._map_id, number)
         assert row is not None, "a planned row is in the store"
         return row
-
-    def _inputs(self, row: RunRow) -> dict[str, Any]:
-        assert self._recorder.store is not None
-        return dict(self._recorder.store.own_record(row.run_id) or {})
 
     def _session(self, row: RunRow) -> Session:
         if row.sessions == 0:
@@ -82,9 +110,12 @@ class Worker:
         return self._recorder.resume(row, None, retry_budget=True, lost=self._lost(row))
 
     def _lost(self, row: RunRow) -> Collection[FailedPart]:
-        if row.status != "partial" or self._recorder.store is None:
-            return ()
-        return result_of(self._recorder.store, row).lost
+        return result_of(self._store, row).lost if row.status == "partial" else ()
+
+
+def _number(row: RunRow) -> int:
+    assert row.row is not None, "a row of a map has a number"
+    return row.row
 
 
 def _ignore(event: EventBase) -> None:

@@ -49,7 +49,13 @@ class MapOptions(Options):
         None
     )
     ordered: Annotated[bool, Option("--ordered", help="Write rows in the order of INPUTS.")] = False
-    concurrency: Annotated[int | None, Option("--concurrency", min=1, metavar="N", help="Rows at once; 16.")] = None
+    on: Annotated[
+        str | None,
+        Option("--on", metavar="WHERE", help="Run the rows elsewhere: `workers`, `ray`, or ray://HOST:PORT."),
+    ] = None
+    concurrency: Annotated[
+        int | None, Option("--concurrency", min=1, metavar="N", help="Rows at once; 16, or 1,000 with --on.")
+    ] = None
     budget: Annotated[
         str | None,
         Option(

@@ -17,6 +17,7 @@ from fusion.cli.options.base import (
     Prompt,
     Quiet,
     RunGiven,
+    RunOrMap,
     StoreFile,
     Verbose,
     Within,
@@ -157,7 +158,7 @@ class RunOptions(WatchOptions, _StartOptions):
 class ApproveOptions(WatchOptions):
     """Options of `fusion approve`."""
 
-    run: RunGiven
+    run: RunOrMap
     gate: Annotated[
         str | None, Argument(metavar="[GATE]", help="The stage that asks, or stage/item; by default the only one.")
     ] = None
@@ -175,6 +176,9 @@ class ApproveOptions(WatchOptions):
     by: Annotated[
         str | None, Option("--by", metavar="NAME", help="Your name in the record; by default the user's.")
     ] = None
+    all_gates: Annotated[
+        bool, Option("--all", help="Give the answer to every open gate: of the run, or of all waiting rows of a map.")
+    ] = False
     go_on: Annotated[bool, Option("--resume/--no-resume", help="Go on with the run here, or only answer.")] = True
 
     @property

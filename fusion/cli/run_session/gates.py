@@ -1,24 +1,20 @@
 """Gates of a run at the command line: a person at the terminal answers, or the process waits for an answer."""
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from fusion.cli.arguments import text_of
-from fusion.cli.exits import OK, WAITING
-from fusion.cli.options.runs import ApproveOptions
+from fusion.cli.run_session.given import from_json
 from fusion.cli.terminal import complain, is_live, is_terminal, printable
 from fusion.cli.views.history.gates import deadline_words, open_line, properties_of, shown_text, type_words
 from fusion.client.client import Fusion
-from fusion.client.gates import awaited, is_awaited, user
-from fusion.core.errors import GateError, UsageError
+from fusion.client.gates import awaited, user
+from fusion.core.errors import GateError
 from fusion.core.result import Result
 from fusion.core.types import Gate, GateAnswer
-from fusion.store.gates import answer_gate, answer_of, chosen_gate, goes_on, recorded
-from fusion.store.lookup import find_run
+from fusion.store.gates import answer_of, goes_on, recorded
 
 POLL: Final = 1.0
 """Seconds between two looks at the store while the process waits."""
@@ -31,9 +27,13 @@ def person_is_there() -> bool:
 
 
 class Terminal:
-    """Asks the person at the terminal, one gate at a time. `by` is the name in the record."""
+    """Asks the person at the terminal, one gate at a time. `by` is the name in the record.
+
+    `is_left` is True once the input has ended.
+    """
 
     def __init__(self, by: str | None = None, *, hold: Callable[[], None] = lambda: None) -> None:
+        self.is_left = False
         self._by = by or user()
         self._hold = hold
 
@@ -47,6 +47,7 @@ class Terminal:
                     return self._asked(gate)
                 except EOFError:
                     complain("")
+                    self.is_left = True
                     return None
                 except GateError as error:
                     complain(f"fusion: {error}")
@@ -72,52 +73,6 @@ class Terminal:
 
     def _answer(self, gate: Gate, *, yes: bool = True, text: str | None = None, data: Any = None) -> GateAnswer:
         return answer_of(gate, yes=yes, text=text, data=data, by=self._by, via="terminal")
-
-
-def approved(fusion: Fusion, run_id: str, options: ApproveOptions) -> int | None:
-    """Record the answer of a command, or ask at the terminal; return the exit code unless the run goes on here."""
-    gate = chosen_gate(fusion.store, run_id, options.gate)
-    answer = _given(gate, options) or _asked(gate, run_id, options)
-    if answer is None:
-        complain(f"fusion: {gate.place!r} stays open")
-        return WAITING
-    first = answer_gate(fusion.store, run_id, gate, answer)
-    complain(f"{gate.place}: {first.answer} by {first.by}")
-    row = find_run(fusion.store, run_id)
-    if not options.go_on:
-        return OK
-    if row.map is not None:
-        complain(f"the next pass of its map goes on with it: `fusion map` with `--id {row.map}`")
-        return OK
-    if is_awaited(fusion.store, run_id):
-        complain("the process that waits for the answer goes on")
-        return OK
-    return None
-
-
-def _given(gate: Gate, options: ApproveOptions) -> GateAnswer | None:
-    """Return the answer that the options give; None if they give none."""
-    words = (options.text, options.data, options.file)
-    if options.yes is None and words == (None, None, None):
-        return None
-    if sum(one is not None for one in words) > 1:
-        raise UsageError("--text, --data and --file are one answer each; give one of them")
-    text, data = options.text, options.data
-    if options.file is not None:
-        read = text_of("--file", options.file)
-        text, data = (None, read) if gate.ask == "data" and options.yes is not False else (read, None)
-    value = None if data is None else _json(data)
-    if data is not None and value is None:
-        raise GateError("`null` is no answer; give data that match the schema")
-    by = options.by or user()
-    return answer_of(gate, yes=options.yes is not False, text=text, data=value, by=by, via="command")
-
-
-def _asked(gate: Gate, run_id: str, options: ApproveOptions) -> GateAnswer | None:
-    if not person_is_there():
-        complain(shown_text(gate))
-        raise UsageError(f"run {run_id!r} waits for an answer to {gate.place!r}: give --yes, --no, --text or --data")
-    return Terminal(options.by).ask(gate)
 
 
 def answered_here(fusion: Fusion, result: Result, terminal: Terminal) -> bool:
@@ -208,7 +163,7 @@ def _data(gate: Gate) -> Any:
     """Return data that the person fills in: the properties of an object one by one, else JSON."""
     properties = properties_of(gate.json_schema)
     if properties is None:
-        return _json(_line("JSON: "))
+        return from_json(_line("JSON: "))
     data: dict[str, Any] = {}
     required = set((gate.json_schema or {}).get("required", ()))
     for name, schema in properties.items():
@@ -223,11 +178,4 @@ def _value(said: str, schema: dict[str, Any]) -> Any:
     kinds = schema.get("type", "string" if all(isinstance(one, str) for one in schema.get("enum", [None])) else None)
     if kinds == "string" or (isinstance(kinds, list) and "string" in kinds and said):
         return said
-    return _json(said) if said else None
-
-
-def _json(said: str) -> Any:
-    try:
-        return json.loads(said)
-    except ValueError as error:
-        raise GateError(f"{said[:60]!r} is not JSON: {error}") from error
+    return from_json(said) if said else None

@@ -6,13 +6,13 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fusion.core.config.fields import Variable
 from fusion.core.types import ProcessLimits
 from fusion.core.validation import Authored
 
 PLACEHOLDERS: Final = ("folder", "name", "seconds", "memory", "disk", "processes")
 """Names in braces that `runner` and `stop` may hold."""
 _PLACEHOLDER: Final = re.compile(r"\{([a-z]+)\}")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _part(given: str) -> str:
@@ -22,12 +22,6 @@ def _part(given: str) -> str:
         if name not in PLACEHOLDERS:
             raise ValueError(f"unknown placeholder {{{name}}}; use one of: {', '.join(PLACEHOLDERS)}")
     return given
-
-
-def _variable(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError(f"invalid variable name {name!r}; give names of environment variables, never values")
-    return name
 
 
 Part = Annotated[str, AfterValidator(_part)]
@@ -44,7 +38,7 @@ class SandboxTable(Authored):
     stop: tuple[Part, ...] = Field(
         default=(), description="Command after a stopped one of the runner, such as `docker kill {name}`, as a list."
     )
-    env: tuple[Annotated[str, AfterValidator(_variable)], ...] = Field(
+    env: tuple[Variable, ...] = Field(
         default=(), description="Variables that the runner itself gets, besides PATH, HOME and those of docker."
     )
     readable: tuple[Path, ...] = Field(

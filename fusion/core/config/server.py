@@ -6,13 +6,13 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fusion.core.config.fields import Variable
 from fusion.core.errors import close_names
 from fusion.core.types import Limits
 from fusion.core.validation import Authored
 
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 _CALLER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]")
 _ORIGIN: Final = re.compile(r"https?://[^\s/]+")
 
@@ -30,12 +30,6 @@ def _caller_name(name: str) -> str:
         raise ValueError(
             f"invalid caller {name!r}: use letters, digits and any of . _ -, starting with a letter or digit"
         )
-    return name
-
-
-def _variable_name(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError("expected the name of the environment variable that holds the token, never the token itself")
     return name
 
 
@@ -74,8 +68,8 @@ class ServerTable(Authored):
     )
     budget: Limits | None = Field(default=None, description="Limits of each request; a request may only lower them.")
     within: str | None = Field(default=None, min_length=1, description="Name of the shared budget of all requests.")
-    tokens: dict[Annotated[str, AfterValidator(_caller_name)], Annotated[str, AfterValidator(_variable_name)]] = (
-        Field(default={}, description="Environment variables that hold the tokens of callers, by caller.")
+    tokens: dict[Annotated[str, AfterValidator(_caller_name)], Variable] = Field(
+        default={}, description="Environment variables that hold the tokens of callers, by caller."
     )
     allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
         default=(), description="Host names under which the server is reached, besides loopback."

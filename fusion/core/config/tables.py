@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fusion.core.config.environment import Wire
+from fusion.core.config.fields import Address, Variable
 from fusion.core.config.policy import PolicyTable
 from fusion.core.config.sandbox import SandboxTable
 from fusion.core.config.server import ServerTable
 from fusion.core.config.tools import McpTable, PythonTable, server_name
 from fusion.core.params import Defaults, RoleSpec
+from fusion.core.paths import has_password, shown_place
 from fusion.core.types import Limits, Money, Value
 from fusion.core.validation import Authored
 
@@ -42,9 +43,9 @@ class Endpoint(Authored):
     """An OpenAI-compatible server of the user: vLLM, llama.cpp, Ollama and others."""
 
     model: str = Field(min_length=1, description="Name of the model on the server.")
-    api_base: str = Field(description="Base URL of the server: http://localhost:8000/v1.")
-    key_env: str | None = Field(
-        default=None, min_length=1, description="Environment variable that holds the key of the server."
+    api_base: Address = Field(description="Base URL of the server: http://localhost:8000/v1.")
+    key_env: Variable | None = Field(
+        default=None, description="Environment variable that holds the key of the server."
     )
     context: int | None = Field(default=None, gt=0, description="Context window in tokens.")
     price: Tariff | None = Field(default=None, description="Price; unknown if unset.")
@@ -61,13 +62,6 @@ class Endpoint(Authored):
     wire: Wire | None = Field(
         default=None, description="Way to the server: Fusion's own HTTP client (direct), or litellm; as FUSION_WIRE."
     )
-
-    @field_validator("api_base")
-    @classmethod
-    def _is_an_address(cls, given: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", given):
-            raise ValueError(f"invalid URL {given!r}; write it as http://localhost:8000/v1")
-        return given
 
 
 class Ceilings(Authored):
@@ -140,12 +134,9 @@ class NamedBudget(Value):
     file: str
 
 
-class StoreTable(Authored):
-    """Storage of runs: file, content, retention."""
+class StoreRules(Authored):
+    """What a store keeps, and for how long."""
 
-    path: Path | None = Field(
-        default=None, description="File of the store; by default `runs.db` in the user's state folder."
-    )
     content: Literal["full", "digest", "off"] = Field(
         default="full",
         description="Content stored of prompts and replies: texts (full), digests (digest) or nothing (off).",
@@ -156,16 +147,30 @@ class StoreTable(Authored):
     )
     cache_mb: int = Field(default=500, ge=0, description="Size of the reply cache in megabytes.")
 
-    @field_validator("path", mode="before")
-    @classmethod
-    def _is_a_path(cls, given: object) -> object:
-        if isinstance(given, str) and (not given or "\0" in given):
-            raise ValueError(f"invalid path {given!r}")
-        return given
-
     @property
     def cache_bytes(self) -> int:
         return self.cache_mb * 1_000_000
+
+
+class StoreTable(StoreRules):
+    """Storage of runs: file or database, content, retention."""
+
+    path: str | None = Field(
+        default=None,
+        description="File of the store, or a `postgresql://` URL; by default `runs.db` in the user's state folder.",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_place(cls, given: str | None) -> str | None:
+        if given is not None and (not given or "\0" in given):
+            raise ValueError(f"invalid path {given!r}")
+        if given is not None and has_password(given):
+            raise ValueError(
+                f"a file of settings holds no password: write {shown_place(given)!r}, and set PGPASSWORD or a"
+                " passfile, or name the whole URL in FUSION_STORE"
+            )
+        return given
 
 
 class BatchesTable(Authored):

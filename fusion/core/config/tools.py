@@ -6,11 +6,10 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fusion.core.config.fields import Address, Variable
 from fusion.core.validation import Authored
 
 _SERVER: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ADDRESS: Final = re.compile(r"https?://[^\s/@]+(/\S*)?")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FUNCTION: Final = re.compile(r"[A-Za-z_*][\w*]*(\.[\w*]+)*:[A-Za-z_*][\w.*]*")
 
@@ -22,22 +21,10 @@ def server_name(name: str) -> str:
     return name
 
 
-def _variable(name: str) -> str:
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError("expected the name of the environment variable that holds the value, never the value itself")
-    return name
-
-
 def _header(name: str) -> str:
     if not _HEADER.fullmatch(name):
         raise ValueError(f"invalid header {name!r}")
     return name
-
-
-def _address(given: str) -> str:
-    if not _ADDRESS.fullmatch(given):
-        raise ValueError(f"invalid URL {given!r}; write it as https://tools.example.org/mcp")
-    return given
 
 
 def _function(pattern: str) -> str:
@@ -46,7 +33,6 @@ def _function(pattern: str) -> str:
     return pattern
 
 
-Variable = Annotated[str, AfterValidator(_variable)]
 Function = Annotated[str, AfterValidator(_function)]
 
 
@@ -58,7 +44,7 @@ class McpTable(Authored):
     env: dict[Variable, Variable] = Field(
         default={}, description="Variables of the server, each with the environment variable that holds its value."
     )
-    url: Annotated[str, AfterValidator(_address)] | None = Field(
+    url: Address | None = Field(
         default=None, description="URL of a server that runs elsewhere: https://tools.example.org/mcp."
     )
     headers: dict[Annotated[str, AfterValidator(_header)], Variable] = Field(

@@ -39,25 +39,34 @@ _ITEM: Final = either(
         {"role": only("assistant", "system", "developer"), "content": either(TEXT, listed(_TEXT_PART))},
         {"type": only("message")},
     ),
-    record({"type": only("function_call"), "call_id": TEXT, "name": TEXT, "arguments": TEXT}),
+    record(
+        {"type": only("function_call"), "call_id": TEXT, "name": TEXT, "arguments": TEXT},
+        {"namespace": nullable(TEXT)},
+    ),
     record(
         {"type": only("function_call_output"), "call_id": TEXT, "output": either(TEXT, listed(_TEXT_PART))},
     ),
     record({"type": only("reasoning")}),
 )
+_FUNCTION: Final = record(
+    {"type": only("function"), "name": NAME},
+    {"description": nullable(TEXT), "parameters": nullable(JSON_OBJECT), "strict": nullable(FLAG)},
+)
 _TOOL: Final = either(
+    _FUNCTION,
     record(
-        {"type": only("function"), "name": NAME},
-        {"description": nullable(TEXT), "parameters": nullable(JSON_OBJECT), "strict": nullable(FLAG)},
+        {"type": only("namespace"), "name": NAME, "tools": listed(_FUNCTION)},
+        {"description": nullable(TEXT)},
+        description="Functions of the client under one name, such as those of an MCP server.",
     ),
     record(
-        {"type": only("web_search", "file_search", "code_interpreter", "image_generation", "namespace", "custom")},
+        {"type": only("web_search", "file_search", "code_interpreter", "image_generation", "custom")},
         description="Tool of OpenAI's servers; it has no effect here.",
     ),
 )
 _TOOL_CHOICE: Final = either(
     only("none", "auto", "required"),
-    record({"type": only("function"), "name": NAME}),
+    record({"type": only("function"), "name": NAME}, {"namespace": nullable(NAME)}),
 )
 _FORMAT: Final = either(
     record({"type": only("text", "json_object")}),
@@ -107,7 +116,10 @@ _OUTPUT: Final = either(
             "content": listed(record({"type": only("output_text"), "text": TEXT})),
         }
     ),
-    record({"type": only("function_call"), "id": TEXT, "call_id": TEXT, "name": TEXT, "arguments": TEXT}),
+    record(
+        {"type": only("function_call"), "id": TEXT, "call_id": TEXT, "name": TEXT, "arguments": TEXT},
+        {"namespace": TEXT},
+    ),
     record({"type": {"type": "string", "pattern": "^openrouter:"}}),
 )
 _RESPONSE: Final = record(

@@ -1,5 +1,6 @@
 """Rows: the values that a store keeps of runs and maps."""
 
+from fusion.store.accounts import Drawing as Drawing
 from fusion.store.rows.maps import (
     LinesFound as LinesFound,
     MapCounts as MapCounts,
@@ -53,4 +54,5 @@ Row = (
     | RowStarted
     | RowSeen
     | LinesFound
+    | Drawing
 )

@@ -30,8 +30,9 @@ class MapStarted:
 class MapPass:
     """A process starts or resumes a map; passes count from 1. The map is `running` again.
 
-    `record` is the JSON of the part of the record that all rows share, `fingerprint` its digest. `expected` is the
-    number of rows, None if it is unknown.
+    `record` is the JSON of the part of the record that all rows share, `fingerprint` its digest. It replaces that of
+    an earlier pass with the same digest, which may have other limits and prices. `expected` is the number of rows,
+    None if it is unknown.
     """
 
     map_id: str

@@ -4,19 +4,15 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Context, Decimal
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final
 
 from fusion.core.errors import StoreError
-from fusion.store.sqlite.codec import DecimalSum
-
-Synchronous = Literal["NORMAL", "FULL"]
-"""FULL syncs the disk at every commit; NORMAL can lose the last commits if the machine crashes."""
-
-OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
-"""SQL for the row number of a run id."""
+from fusion.store.base import Synchronous
 
 BUSY_SECONDS: Final = 10.0
+_EXACT: Final = Context(prec=400)
 _CHECKPOINT_PAGES: Final = 4000
 _LOG_BYTES: Final = 64_000_000
 _REASONS: Final = (
@@ -35,6 +31,20 @@ def explained(where: str, error: sqlite3.Error) -> StoreError:
     message = str(error)
     reason = next((words for sign, words in _REASONS if sign in message.lower()), None)
     return StoreError(f"the store {where}: {reason} ({message})" if reason else f"the store {where}: {message}")
+
+
+class DecimalSum:
+    """SQL aggregate `decimal_sum`: the exact sum of money, without unknown amounts."""
+
+    def __init__(self) -> None:
+        self._sum = Decimal(0)
+
+    def step(self, kept: Any, /) -> None:
+        if kept is not None:
+            self._sum = _EXACT.add(self._sum, Decimal(kept))
+
+    def finalize(self) -> Any:
+        return str(self._sum)
 
 
 class Connections:

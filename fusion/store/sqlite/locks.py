@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
@@ -104,6 +105,9 @@ class FileLock(RunLock):
             # Removed while still locked: a process that has opened it meanwhile detects the removal.
             self._path.unlink(missing_ok=True)
             os.close(file)
+
+    def when_lost(self, call: Callable[[StoreError], object]) -> None:
+        """Do nothing: the kernel frees the lock with its process, and no sooner."""
 
     def leave(self) -> None:
         """Close the file in a forked child, where the lock must not outlive its parent."""

@@ -212,7 +212,51 @@ CREATE INDEX runs_by_row ON runs (map, row) WHERE map IS NOT NULL;
 
 _BATCHES: Final = "ALTER TABLE calls ADD COLUMN batch_saved TEXT;\n"
 
-MIGRATIONS: Final = (_FIRST, _WAITS, _MAPS, _BATCHES)
+_ACCOUNTS: Final = """
+CREATE TABLE accounts (
+    account INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    period TEXT NOT NULL,
+    begins REAL,
+    ends REAL,
+    cap_usd TEXT,
+    cap_tokens INTEGER,
+    cap_calls INTEGER,
+    spent_usd TEXT NOT NULL DEFAULT '0',
+    spent_tokens INTEGER NOT NULL DEFAULT 0,
+    spent_calls INTEGER NOT NULL DEFAULT 0,
+    open_usd TEXT NOT NULL DEFAULT '0',
+    open_tokens INTEGER NOT NULL DEFAULT 0,
+    open_calls INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (name, period)
+);
+
+CREATE TABLE leases (
+    account INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    spent_usd TEXT NOT NULL,
+    spent_tokens INTEGER NOT NULL,
+    spent_calls INTEGER NOT NULL,
+    open_usd TEXT NOT NULL,
+    open_tokens INTEGER NOT NULL,
+    open_calls INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (account, holder)
+) WITHOUT ROWID;
+CREATE INDEX leases_by_holder ON leases (holder);
+
+CREATE TABLE drawings (
+    account TEXT NOT NULL,
+    holder TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    session INTEGER NOT NULL,
+    PRIMARY KEY (account, holder, run_id, session)
+) WITHOUT ROWID;
+
+CREATE TABLE rates (name TEXT PRIMARY KEY, next REAL NOT NULL) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_FIRST, _WAITS, _MAPS, _BATCHES, _ACCOUNTS)
 """Entry n migrates a store from version n to n + 1."""
 NEWEST: Final = len(MIGRATIONS)
 

@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 from fusion.core.errors import StoreError
 from fusion.core.paths import user_path
-from fusion.store.base import Store
-from fusion.store.sqlite.connections import Connections, Synchronous, explained
+from fusion.store.base import CACHE_BYTES, Store, Synchronous
+from fusion.store.sqlite.connections import Connections, explained
 from fusion.store.sqlite.migrations import APPLICATION, NEWEST, migrate, version
-from fusion.store.sqlite.store import CACHE_BYTES, SqliteStore
+from fusion.store.sqlite.store import SqliteStore
 
 MOUNTS: Final = Path("/proc/self/mounts")
 _REMOTE: Final = re.compile(
@@ -23,7 +23,7 @@ _REMOTE: Final = re.compile(
 )
 
 
-def open_store(path: str | Path, *, synchronous: Synchronous = "NORMAL", cache_bytes: int = CACHE_BYTES) -> Store:
+def open_file(path: str | Path, *, synchronous: Synchronous = "NORMAL", cache_bytes: int = CACHE_BYTES) -> Store:
     """Open the store in a file, creating the file if needed. Raises StoreError.
 
     `synchronous` FULL syncs the disk at every commit; `cache_bytes` bounds the cached replies.
@@ -59,7 +59,7 @@ def state_of(path: Path) -> StoreState | None:
 
     Raises StoreError. It changes nothing.
     """
-    place = Path(os.path.abspath(path))  # noqa: PTH100 - as in `open_store`
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - as in `open_file`
     _refuse_remote(place)
     if not place.exists():
         above = next(folder for folder in place.parents if folder.exists())

@@ -3,41 +3,30 @@
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from fusion.core.errors import StoreError
 from fusion.core.types import Reply
-from fusion.store.base import RunLock
+from fusion.store.accounts import Accounts
+from fusion.store.base import CACHE_BYTES, RunLock, Synchronous
 from fusion.store.rows import Row
-from fusion.store.sqlite.codec import unpack_reply
-from fusion.store.sqlite.connections import OF_RUN, Connections, Synchronous, explained
+from fusion.store.sql.accounts import SqlAccounts
+from fusion.store.sql.map_reads import OF_MAP
+from fusion.store.sql.store import OF_MAPS, OF_RUNS, SqlStore
+from fusion.store.sql.writer import WriterThread
+from fusion.store.sql.writes import CacheHit
+from fusion.store.sqlite.connections import Connections, explained
 from fusion.store.sqlite.locks import FileLocks
-from fusion.store.sqlite.map_reads import OF_MAP
-from fusion.store.sqlite.reads import SqliteReader
-from fusion.store.sqlite.writer import WriterThread
-from fusion.store.sqlite.writes import CacheHit, RowWriter
+from fusion.store.sqlite.writes import SqliteWriter
 
-CACHE_BYTES: Final = 500_000_000
-_TABLES: Final = {
-    "sessions": "session",
-    "calls": "number",
-    "bodies": "number",
-    "texts": "digest",
-    "files": "digest",
-    "attempts": "session, number",
-    "decisions": "decision",
-    "events": "number",
-    "records": "run",
-}
-"""Tables with rows of runs, each with the columns that identify a row within its run."""
 _ROWS: Final = 2000
 _PAGES: Final = 2000
 _REST: Final = 0.002
 
 
-class SqliteStore(SqliteReader):
+class SqliteStore(SqlStore):
     """A store in an existing SQLite file of the newest version; `open_store` prepares it.
 
     `cache_bytes` bounds the cached replies, of which the least recently used are evicted.
@@ -47,24 +36,15 @@ class SqliteStore(SqliteReader):
         self.where = str(path)
         self._path = path
         self._connections = Connections(path, synchronous=synchronous)
+        self._accounts = SqlAccounts(
+            self._connections.reading, self._changing, self.where, clock=lambda _: time.time()
+        )
         self._locks = FileLocks(path.with_name(path.name + ".locks"))
         connection = self._connection()
-        rows = RowWriter(connection, self.where, cache_bytes=cache_bytes)
+        rows = SqliteWriter(connection, self.where, cache_bytes=cache_bytes)
         name = f"fusion store {path.name}"
         self._writer: WriterThread[Row | CacheHit] = WriterThread(rows.write, connection.close, name=name)
         self._end = weakref.finalize(self, _finish, self._writer, self._connections)
-
-    def put(self, *rows: Row) -> None:
-        self._writer.put(rows)
-
-    async def written(self) -> None:
-        await self._writer.written()
-
-    def when_written(self, call: Callable[[StoreError | None], object]) -> None:
-        self._writer.when_written(call)
-
-    def flush(self) -> None:
-        self._writer.flush()
 
     def close(self) -> None:
         self._end()
@@ -78,24 +58,13 @@ class SqliteStore(SqliteReader):
     def is_locked(self, run_id: str) -> bool:
         return self._locks.is_locked(run_id)
 
+    @property
+    def accounts(self) -> Accounts:
+        return self._accounts
+
     async def cached(self, key: str) -> Reply | None:
         row = self._one("SELECT reply FROM cache WHERE key = ?", key)
-        if row is None:
-            return None
-        self._writer.put((CacheHit(key, time.time()),))
-        return unpack_reply(row[0])
-
-    def clear_cache(self) -> int:
-        self.flush()
-        return self._change("DELETE FROM cache")
-
-    def lose_open(self, run_id: str) -> int:
-        self.flush()
-        return self._change(
-            f"UPDATE attempts SET state = 'lost', closed = ? WHERE state = 'open' AND run = {OF_RUN}",
-            time.time(),
-            run_id,
-        )
+        return self._used(key, row)
 
     def remove(self, run_ids: Iterable[str]) -> int:
         self.flush()
@@ -114,7 +83,7 @@ class SqliteStore(SqliteReader):
         with self._reading() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(f"INSERT INTO removed SELECT run FROM runs WHERE map = {OF_MAP}", (map_id,))
-            for table in ("map_records", "map_rows", "map_lines", "runs"):
+            for table in OF_MAPS:
                 connection.execute(f"DELETE FROM {table} WHERE map = {OF_MAP}", (map_id,))
             found = connection.execute("DELETE FROM maps WHERE map_id = ?", (map_id,)).rowcount
         self._locks.forget(map_id)
@@ -124,7 +93,7 @@ class SqliteStore(SqliteReader):
     def _clear(self) -> None:
         """Delete the rows of removed runs and free their space, in steps short enough not to block others."""
         for (run,) in self._all("SELECT run FROM removed"):
-            for table, own in _TABLES.items():
+            for table, own in OF_RUNS.items():
                 some = f"SELECT {own} FROM {table} WHERE run = ?1 LIMIT {_ROWS}"
                 while self._change(f"DELETE FROM {table} WHERE run = ?1 AND ({own}) IN ({some})", run) == _ROWS:
                     time.sleep(_REST)
@@ -144,17 +113,42 @@ class SqliteStore(SqliteReader):
         with self._reading() as connection:
             return connection.execute(sql, values).rowcount
 
-    def sizes(self) -> Mapping[str, int]:
-        counts = {name: int(self._one(f"SELECT count(*) FROM {name}")[0]) for name in ("runs", "calls", "attempts")}
-        cached = int(self._one("SELECT count(*) FROM cache")[0])
+    def _bytes(self) -> int:
         files = (self._path.with_name(self._path.name + end) for end in ("", "-wal", "-shm"))
-        return {**counts, "cached": cached, "bytes": sum(file.stat().st_size for file in files if file.exists())}
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._connections.reading()
+
+    def _all(self, sql: str, *values: Any) -> list[Any]:
+        with self._reading() as connection:
+            return connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[sqlite3.Connection]:
+        """Return a connection in a write transaction of its own."""
+        with self._reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def _tagged(self, table: str, name: str, value: str) -> tuple[str, list[Any]]:
+        found = f"SELECT 1 FROM json_each({table}.tags) AS tag WHERE tag.key = ? AND tag.value = ?"
+        return f"EXISTS ({found})", [name, value]
 
     def _connection(self) -> sqlite3.Connection:
         try:
             return self._connections.open()
         except sqlite3.Error as error:
             raise explained(self.where, error) from error
+
+
+def _now(_: object) -> float:
+    return time.time()
 
 
 def _finish(writer: WriterThread[Any], connections: Connections) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fusion import Fusion, Pipeline, Price, Reply, Request, Say, ScriptedModel
 from fusion.core.errors import ModelConnectionError, PipelineError, StoreError
 from fusion.core.events import CallFinished, Noted
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.conftest import FileStore, pipeline, run, said
 
 PRICE = Price(input=Decimal("0.00001"), output=Decimal("0.00001"))

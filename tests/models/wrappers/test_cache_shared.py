@@ -14,7 +14,7 @@ from fusion.core.errors import BadRequestError
 from fusion.core.types import CallKey, Message, Request
 from fusion.models.wrappers import cache as caches
 from fusion.models.wrappers.cache import Cached, StoreCache
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.cli.conftest import environment
 from tests.conftest import pipeline
 
@@ -113,7 +113,7 @@ def test_the_wait_for_a_holder_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 lock = open_store(Path(sys.argv[1])).claim(sys.argv[2])
 print("held" if lock else "missed", flush=True)
 time.sleep(600)

@@ -25,6 +25,7 @@ def request(model: str, text: str) -> dict[str, Any]:
     """The body of a turn, of about 43 kB."""
     shell = _function("shell_command", command=_TEXT, workdir=_TEXT, timeout_ms={"type": "number"})
     agents = [_function(f"agent_{number}", task=_TEXT, details=_TEXT) for number in range(20)]
+    docs = [_function("search", query=_TEXT), {**_function("read", page=_TEXT), "defer_loading": True}]
     return {
         "model": model,
         "instructions": "You are a coding agent in a terminal. Work until the task is done.\n" * 530,
@@ -37,6 +38,7 @@ def request(model: str, text: str) -> dict[str, Any]:
             shell,
             _function("update_plan", explanation=_TEXT, plan={"type": "array", "items": _TEXT}),
             {"type": "namespace", "name": "agents", "description": "Other agents.", "tools": agents},
+            {"type": "namespace", "name": "mcp__docs", "description": "Docs of the team.", "tools": docs},
             {"type": "web_search", "external_web_access": False},
             {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark"}},
         ],

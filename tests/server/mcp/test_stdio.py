@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from fusion import Fusion, ScriptedModel
+from fusion.store.open import open_store
 from fusion.store.rows import RunFilter
-from fusion.store.sqlite.open import open_store
 from tests.cli.conftest import MANY, Command, environment
 from tests.cli.conftest import command as command
 

@@ -14,7 +14,7 @@ from fusion.core.errors import AuthenticationError, ContentFilterError, UsageErr
 from fusion.core.events import Decided, Noted
 from fusion.pipeline.loader import check_text
 from fusion.prompts.library import Library, shipped_root
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.conftest import own_settings, pipeline, run, said
 from tests.engine.test_resume import Stopping, interrupted_at
 

@@ -14,7 +14,7 @@ from fusion.core.events import Decided
 from fusion.core.types import Finished
 from fusion.pipeline.loader import check_text
 from fusion.prompts.library import Library, shipped_root
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.conftest import pipeline, run, said
 from tests.engine.test_resume import Stopping, interrupted_at
 from tests.stages.kinds.test_verify import Sandboxes

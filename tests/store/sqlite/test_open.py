@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from fusion.core.errors import StoreError
+from fusion.store.open import open_store
 from fusion.store.rows import RunFilter
 from fusion.store.sqlite import migrations
 from fusion.store.sqlite import open as opening
-from fusion.store.sqlite.open import open_store
 from tests.needs import missing
 from tests.store.conformance import call, kept, started, work
 
@@ -217,7 +217,7 @@ def version(path: Path) -> int:
 
 OPENS = """
 import sys
-from fusion.store.sqlite.open import open_store
+from fusion.store.open import open_store
 from tests.store.conformance import kept, started, work
 sys.stdin.readline()
 store = open_store(sys.argv[1])

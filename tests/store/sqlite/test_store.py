@@ -15,10 +15,10 @@ import pytest
 
 from fusion.core.errors import RunBusyError, StoreError
 from fusion.core.types import File, Message, Request
-from fusion.store.base import Store
+from fusion.store.base import Store, Synchronous
+from fusion.store.open import open_store
 from fusion.store.rows import Cached, Decision
-from fusion.store.sqlite.connections import Synchronous
-from fusion.store.sqlite.open import open_store
+from tests.store.account_conformance import AccountConformance
 from tests.store.conformance import (
     SMALL,
     StoreConformance,
@@ -39,7 +39,7 @@ from tests.store.map_conformance import MapConformance
 Open = Callable[..., Store]
 
 
-class TestSqlite(StoreConformance, MapConformance):
+class TestSqlite(StoreConformance, MapConformance, AccountConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
         store = open_store(tmp_path / "runs.db")
@@ -66,7 +66,7 @@ def store(path: Path) -> Iterator[Store]:
 
 
 def process(script: str, *words: object) -> "subprocess.Popen[str]":
-    head = "import sys, os, time\nfrom fusion.store.sqlite.open import open_store\n"
+    head = "import sys, os, time\nfrom fusion.store.open import open_store\n"
     head += "from tests.store.conformance import *\n"
     given = [sys.executable, "-c", f"{head}from tests.store.conformance import kept\n{script}", *map(str, words)]
     return subprocess.Popen(given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

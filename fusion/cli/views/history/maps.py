@@ -84,7 +84,7 @@ def way_on(details: MapDetails) -> list[str]:
         return []
     command = f"`fusion map {shlex.quote(details.pipeline_file or one.pipeline)} … --id {one.map_id}`"
     if one.waiting and one.waiting == one.held:
-        waiting = f"`fusion runs list --map {one.map_id} --status waiting` names the rows that wait for a person"
+        waiting = f"`fusion approve {one.map_id}` answers the rows that wait for a person"
         return [waiting, f"once they are answered: {command} with the same options"]
     if one.status in _UNFINISHED or one.waiting:
         budget = one.failure is not None and one.failure.reason == BudgetError.__name__

@@ -17,12 +17,13 @@ class _Part(BaseModel):
 
 
 class Tool(_Part):
-    """A tool: a function of the client, or one of a server's own, which is ignored."""
+    """A tool: a function of the client, a namespace of such, or one of a server's own, which is ignored."""
 
     type: str
     name: str | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    tools: list["Tool"] | None = None
 
 
 class ToolChoice(_Part):
@@ -30,6 +31,7 @@ class ToolChoice(_Part):
 
     type: str
     name: str | None = None
+    namespace: str | None = None
     mode: Literal["auto", "required"] = "auto"
     tools: list[dict[str, Any]] = []
 

@@ -11,7 +11,7 @@ from fusion.server.dialects.openrouter.choice import call_of
 from fusion.server.dialects.responses.body import checked
 from fusion.server.dialects.responses.kept import KeptResponses, kept_of
 from fusion.server.dialects.responses.request import answer_of, echo_of, ignored_of, tags_of, transcript_of
-from fusion.server.dialects.responses.response import Json, Told, created_of, output_of
+from fusion.server.dialects.responses.response import Json, Told, created_of
 from fusion.server.dialects.responses.stream import Streamed, streamed
 from fusion.server.runs.said import said_of
 
@@ -48,7 +48,8 @@ class Responses:
         """Return a `response` of a run that has an answer."""
         call = call_of(request.overrides, self._kept.store, run.run_id)
         before = [] if call is None else [call.item(result)]
-        return told_of(run, request).finished(result, [*before, *output_of(result)])
+        told = told_of(run, request)
+        return told.finished(result, [*before, *told.output(result)])
 
     def stream(self, run: ServedRun, request: ServedRequest) -> AsyncIterator[bytes]:
         """Yield the events of a response."""

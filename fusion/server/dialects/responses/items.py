@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from fusion.server.base import RefusedError
+from fusion.server.dialects.responses.functions import Functions, Named
 
 Part = dict[str, Any]
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -17,8 +18,9 @@ Referred = Callable[[str, str], Sequence[Mapping[str, Any]]]
 class Transcript:
     """Messages read so far, and the names of items without an effect."""
 
-    def __init__(self, referred: Referred) -> None:
+    def __init__(self, referred: Referred, functions: Functions) -> None:
         self._referred = referred
+        self._functions = functions
         self.messages: list[dict[str, Any]] = []
         self.ignored: set[str] = set()
 
@@ -51,7 +53,9 @@ class Transcript:
         self.messages.append({"role": role, "content": content})
 
     def _add_call(self, item: Mapping[str, Any], where: str) -> None:
-        called = {"name": _word(item, "name", where), "arguments": _word(item, "arguments", where)}
+        namespace = None if item.get("namespace") is None else _word(item, "namespace", where)
+        name = self._functions.name(Named(_word(item, "name", where), namespace))
+        called = {"name": name, "arguments": _word(item, "arguments", where)}
         call = {"id": _word(item, "call_id", where), "type": "function", "function": called}
         self._append({"role": "assistant", "content": None, "tool_calls": [call]})
 

@@ -10,7 +10,7 @@ from fusion.engine.durable import result_of
 from fusion.server.base import KEPT, RefusedError
 from fusion.server.dialects.openrouter.call import FusionCall
 from fusion.server.dialects.openrouter.choice import call_of
-from fusion.server.dialects.responses.response import PREFIX, Json, Told, created_of, output_of
+from fusion.server.dialects.responses.response import PREFIX, Json, Told, created_of
 from fusion.server.runs.runs import CALLER
 from fusion.store.base import Store
 from fusion.store.rows import RunRow
@@ -46,7 +46,7 @@ class KeptResponse:
     def output(self, result: Result) -> list[Json]:
         """Return the items of the output of a run that has ended."""
         call = self.call
-        return [*([] if call is None else [call.item(result)]), *output_of(result)]
+        return [*([] if call is None else [call.item(result)]), *self.told.output(result)]
 
     @property
     def told(self) -> Told:

@@ -7,7 +7,8 @@ from fusion.core.params import AnswerOptions
 from fusion.core.types import ToolSpec
 from fusion.server.dialects.fields import FUSION, answer_options
 from fusion.server.dialects.openrouter.names import PLUGIN, TOOL
-from fusion.server.dialects.responses.body import ResponsesBody, Tool, ToolChoice
+from fusion.server.dialects.responses.body import ResponsesBody, ToolChoice
+from fusion.server.dialects.responses.functions import Functions
 from fusion.server.dialects.responses.items import Referred, Transcript, refuse
 
 _CHOICES: Final = ("none", "auto", "required")
@@ -21,7 +22,7 @@ def transcript_of(body: ResponsesBody, referred: Referred) -> Transcript:
     for name, advice in _WITHOUT_EFFECT.items():
         if getattr(body, name) is not None:
             refuse(name, "nothing of this kind is kept here", advice)
-    transcript = Transcript(referred)
+    transcript = Transcript(referred, Functions(body.tools or ()))
     items = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
     if not items:
         refuse("input", "it is empty", "give a text, or a list of items")
@@ -32,7 +33,8 @@ def transcript_of(body: ResponsesBody, referred: Referred) -> Transcript:
 
 def answer_of(body: ResponsesBody) -> AnswerOptions:
     """Return the options of the answer. Raises RefusedError with the field."""
-    tools, choice = _chosen(_tools(body), _choice(body))
+    functions = Functions(body.tools or ())
+    tools, choice = _chosen(functions, _choice(body, functions))
     return answer_options(
         _NAMES,
         temperature=body.temperature,
@@ -59,7 +61,7 @@ def ignored_of(body: ResponsesBody, transcript: Transcript) -> tuple[str, ...]:
         extra = {} if part is None else part.model_extra or {}
         found |= {f"{name}{field}" for field, value in extra.items() if value not in (None, [], {})}
     found -= set(FUSION)
-    found |= {f"tools.{tool.type}" for tool in body.tools or () if tool.type != "function"}
+    found |= Functions(body.tools or ()).ignored
     found |= {f"plugins.{one.get('id')}" for one in body.plugins or () if one.get("id") != PLUGIN}
     found |= {f"metadata.{name}" for name in body.metadata or () if not _is_tag(name)}
     return tuple(sorted(found))
@@ -69,44 +71,36 @@ def _is_tag(name: str) -> bool:
     return bool(name) and "=" not in name
 
 
-def _tools(body: ResponsesBody) -> tuple[ToolSpec, ...]:
-    """Return the tools of the client; those that only servers of others have are left out."""
-    return tuple(_tool(tool, f"tools.{at}") for at, tool in enumerate(body.tools or ()) if tool.type == "function")
-
-
-def _tool(tool: Tool, where: str) -> ToolSpec:
-    if not tool.name:
-        refuse(f"{where}.name", "a function has a name", "add it")
-    return ToolSpec(name=tool.name, description=tool.description or "", parameters=tool.parameters or {})
-
-
-def _choice(body: ResponsesBody) -> str | ToolChoice | None:
+def _choice(body: ResponsesBody, functions: Functions) -> str | ToolChoice | None:
     """Return the choice among the tools of the client: a panel is asked in any case."""
-    kinds = {tool.type for tool in body.tools or ()}
-    asks_panel = TOOL in kinds or any(one.get("id") == PLUGIN for one in body.plugins or ())
-    return None if body.tool_choice == "required" and asks_panel and "function" not in kinds else body.tool_choice
+    asks_panel = any(tool.type == TOOL for tool in body.tools or ()) or any(
+        one.get("id") == PLUGIN for one in body.plugins or ()
+    )
+    return None if body.tool_choice == "required" and asks_panel and not functions.specs else body.tool_choice
 
 
-def _chosen(tools: tuple[ToolSpec, ...], choice: str | ToolChoice | None) -> tuple[tuple[ToolSpec, ...], str]:
+def _chosen(functions: Functions, choice: str | ToolChoice | None) -> tuple[tuple[ToolSpec, ...], str]:
     """Return the tools that may be called, and the choice among them."""
-    if isinstance(choice, ToolChoice):
-        return _chosen_of(tools, choice)
+    if not isinstance(choice, ToolChoice):
+        return _chosen_of(functions.specs, choice)
+    if choice.type == "allowed_tools":
+        allowed = {spec.name for one in choice.tools for spec in functions.chosen(one)}
+        return _chosen_of(tuple(spec for spec in functions.specs if spec.name in allowed), choice.mode)
+    if choice.type != "function":
+        return functions.specs, "auto"
+    found = functions.chosen(choice.model_dump())
+    if len(found) != 1:
+        wrong = f"{len(found) or 'no'} function{'s' if found else ''} {choice.name!r} in `tools`"
+        refuse("tool_choice.name", wrong, "name one of them, and its `namespace` if it has one")
+    return functions.specs, found[0].name
+
+
+def _chosen_of(tools: tuple[ToolSpec, ...], choice: str | None) -> tuple[tuple[ToolSpec, ...], str]:
     if choice is not None and choice not in _CHOICES:
         refuse("tool_choice", f"unknown choice {choice!r}", f"use {', '.join(_CHOICES)}, or name a function")
     if choice == "required" and not tools:
         refuse("tool_choice", "no function of the client can be called", "give `tools` of type function")
     return tools, choice or "auto"
-
-
-def _chosen_of(tools: tuple[ToolSpec, ...], choice: ToolChoice) -> tuple[tuple[ToolSpec, ...], str]:
-    if choice.type == "allowed_tools":
-        names = {str(tool.get("name")) for tool in choice.tools}
-        return _chosen(tuple(tool for tool in tools if tool.name in names), choice.mode)
-    if choice.type != "function":
-        return tools, "auto"
-    if choice.name not in {tool.name for tool in tools}:
-        refuse("tool_choice.name", f"no function {choice.name!r} in `tools`", "name one of them")
-    return tools, choice.name
 
 
 def _stops(stop: str | list[str] | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from fusion.core.errors import BudgetError, RateLimitError
 from fusion.core.result import Result
 from fusion.core.types import Failure, ToolCall
 from fusion.server.base import INTERRUPTED, WAITING, outcome_of, waiting_words
+from fusion.server.dialects.responses.functions import Functions, functions_of
 
 PREFIX: Final = "resp_"
 """Beginning of the id of a response; the id of its run follows."""
@@ -37,6 +38,29 @@ class Told:
     @property
     def response_id(self) -> str:
         return f"{PREFIX}{self.run_id}"
+
+    @property
+    def functions(self) -> Functions:
+        """The functions of the request."""
+        return functions_of(self.echo.get("tools", ()))
+
+    def output(self, result: Result, number: int = 1) -> list[Json]:
+        """Return the items of an answer: its message, and its calls of tools. `number` is that of the message."""
+        if result.status == "failed":
+            return []
+        status = "incomplete" if status_of(result) == "incomplete" else "completed"
+        said = (
+            [message_item(self.run_id, number, result.text, status)] if result.text or not result.tool_calls else []
+        )
+        return [*said, *self.calls(result)]
+
+    def calls(self, result: Result) -> list[Json]:
+        """Return the calls of tools of the client in an answer."""
+        if not result.tool_calls:
+            return []
+        functions = self.functions
+        numbered = enumerate(result.tool_calls, start=1)
+        return [call_item(f"fc_{self.run_id}_{number}", call, functions) for number, call in numbered]
 
     def unfinished(self, status: str = "in_progress") -> Json:
         """Return the response before its end."""
@@ -144,24 +168,16 @@ def text_part(text: str) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def call_item(run_id: str, number: int, call: ToolCall, status: str = "completed") -> Json:
-    """Return a call of a tool of the client. `number` counts the calls of a response from 1."""
-    arguments = "" if status == "in_progress" else call.arguments
+def call_item(item_id: str, call: ToolCall, functions: Functions) -> Json:
+    """Return a call of a tool of the client, by the client's name of it. Codex needs the namespace apart."""
+    named = functions.named(call.name)
+    group = {} if named.namespace is None else {"namespace": named.namespace}
     return {
-        "id": f"fc_{run_id}_{number}",
+        "id": item_id,
         "type": "function_call",
         "call_id": call.id,
-        "name": call.name,
-        "arguments": arguments,
-        "status": status,
+        "name": named.name,
+        **group,
+        "arguments": call.arguments,
+        "status": "completed",
     }
-
-
-def output_of(result: Result, number: int = 1) -> list[Json]:
-    """Return the items of an answer: its message, and its calls of tools. `number` is that of the message."""
-    if result.status == "failed":
-        return []
-    status = "incomplete" if status_of(result) == "incomplete" else "completed"
-    said = [message_item(result.run_id, number, result.text, status)] if result.text or not result.tool_calls else []
-    calls = [call_item(result.run_id, at, call) for at, call in enumerate(result.tool_calls, start=1)]
-    return [*said, *calls]

@@ -5,15 +5,14 @@ https://platform.openai.com/docs/api-reference/responses-streaming
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from fusion.core.errors import FusionError
 from fusion.core.events import Delta, EventBase, Restarted, RunStarted
 from fusion.core.result import Result
-from fusion.core.types import ToolCall
 from fusion.server.base import ServedRun
 from fusion.server.dialects.responses.message import Message
-from fusion.server.dialects.responses.response import Json, Told, call_item, output_of, status_of
+from fusion.server.dialects.responses.response import Json, Told, status_of
 from fusion.server.dialects.responses.writer import Frame, Writer
 from fusion.server.runs.kept import KeptRun
 from fusion.server.runs.said import Said
@@ -129,9 +128,9 @@ def _ending(told: Told, result: Result, message: Message, writer: Writer, before
         return
     if message.is_open or result.text or not result.tool_calls:
         yield from message.end(status)
-    for number, call in enumerate(result.tool_calls, start=1):
-        yield from _called(told.run_id, number, call, writer)
-    output = [*before, *output_of(result, max(1, message.number))]
+    for call in told.calls(result):
+        yield from _called(call, writer)
+    output = [*before, *told.output(result, max(1, message.number))]
     yield writer.event(f"response.{status}", response=told.finished(result, output))
 
 
@@ -139,12 +138,11 @@ def _failed(told: Told, result: Result, writer: Writer, before: list[Json]) -> F
     return writer.event("response.failed", response=told.finished(result, before))
 
 
-def _called(run_id: str, number: int, call: ToolCall, writer: Writer) -> Iterator[Frame]:
+def _called(call: Json, writer: Writer) -> Iterator[Frame]:
     """Write a call of a tool of the client."""
-    place, done = writer.item(), call_item(run_id, number, call)
-    of_item: dict[str, Any] = {"item_id": done["id"], "output_index": place}
-    begun = call_item(run_id, number, call, "in_progress")
+    place, begun = writer.item(), {**call, "arguments": "", "status": "in_progress"}
+    arguments, of_item = call["arguments"], {"item_id": call["id"], "output_index": place}
     yield writer.event("response.output_item.added", output_index=place, item=begun)
-    yield writer.event("response.function_call_arguments.delta", delta=call.arguments, **of_item)
-    yield writer.event("response.function_call_arguments.done", arguments=call.arguments, name=call.name, **of_item)
-    yield writer.event("response.output_item.done", output_index=place, item=done)
+    yield writer.event("response.function_call_arguments.delta", delta=arguments, **of_item)
+    yield writer.event("response.function_call_arguments.done", arguments=arguments, name=call["name"], **of_item)
+    yield writer.event("response.output_item.done", output_index=place, item=call)

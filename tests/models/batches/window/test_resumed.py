@@ -11,8 +11,8 @@ import pytest
 from fusion import Fusion, Result
 from fusion.core.errors import ModelConnectionError
 from fusion.core.events import BatchAttempt, BatchEnded, BatchSubmitted, EventBase
+from fusion.store.open import open_store
 from fusion.store.rows import AttemptState
-from fusion.store.sqlite.open import open_store
 from tests.conftest import FileStore, pipeline, run
 from tests.models.batches.window.scripted import HALF, BatchModel, Provider, quick
 from tests.models.batches.window.test_batches import MAP, notes

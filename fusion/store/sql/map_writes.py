@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from fusion.store.encoding import as_json
 from fusion.store.rows import LinesFound, MapEnded, MapPass, MapStarted, RowSeen, RowStarted
-from fusion.store.sqlite.codec import pack, pack_failure
-from fusion.store.sqlite.map_reads import OF_MAP
+from fusion.store.sql.codec import pack, pack_failure
+from fusion.store.sql.map_reads import OF_MAP
 
 _STARTED: Final = (
     "INSERT INTO maps (map_id, pipeline, profile, started, tags, source, output) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -13,7 +13,7 @@ _STARTED: Final = (
 )
 _RECORD: Final = (
     "INSERT INTO map_records (map, fingerprint, record) SELECT map, ?2, ?3 FROM maps WHERE map_id = ?1"
-    " ON CONFLICT DO NOTHING"
+    " ON CONFLICT (map, fingerprint) DO UPDATE SET record = excluded.record"
 )
 _BEGUN: Final = (
     "UPDATE maps SET status = 'running', pass = ?2, resumed = ?3, ended = NULL, failure = NULL, fingerprint = ?4,"

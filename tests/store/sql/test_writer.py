@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from fusion.core.errors import StoreError
-from fusion.store.sqlite.writer import WriterThread
+from fusion.store.sql.writer import WriterThread
 
 
 class Disk:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
@@ -22,7 +22,6 @@ Parts = dict[bytes, Packed]
 _COMPRESSED_FROM: Final = 1000
 _LEVEL: Final = 1
 _SHARED_FROM: Final = 200
-_EXACT: Final = Context(prec=400)
 _SCALAR_NAMES: Final = tuple(
     name
     for name in Request.model_fields
@@ -33,8 +32,8 @@ _WAITS: Final = attrgetter(*Waited.model_fields)
 
 
 def pack(text: str) -> Packed:
-    """Encode a text."""
-    if len(text) < _COMPRESSED_FROM:
+    """Encode a text. One that begins with NUL is compressed too: a store may mark with it what is compressed."""
+    if len(text) < _COMPRESSED_FROM and not text.startswith("\0"):
         return text
     return zlib.compress(text.encode(), _LEVEL)
 
@@ -131,20 +130,6 @@ def unpack_content(finish: str, kept: Packed | None) -> tuple[str, tuple[ToolCal
 
 def _calls(kept: Iterable[Any]) -> tuple[ToolCall, ...]:
     return tuple(ToolCall(id=id_, name=name, arguments=arguments) for id_, name, arguments in kept)
-
-
-class DecimalSum:
-    """SQL aggregate `decimal_sum`: the exact sum of money, without unknown amounts."""
-
-    def __init__(self) -> None:
-        self._sum = Decimal(0)
-
-    def step(self, kept: Any, /) -> None:
-        if kept is not None:
-            self._sum = _EXACT.add(self._sum, Decimal(kept))
-
-    def finalize(self) -> Any:
-        return str(self._sum)
 
 
 # Requests: long texts and files are stored separately, once per run.

@@ -1,10 +1,8 @@
-"""Queries of a SQLite store."""
+"""Queries of runs in SQL."""
 
 import json
-import sqlite3
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -25,7 +23,7 @@ from fusion.store.rows import (
     Spending,
     Timing,
 )
-from fusion.store.sqlite.codec import (
+from fusion.store.sql.codec import (
     Packed,
     unpack,
     unpack_content,
@@ -36,14 +34,15 @@ from fusion.store.sqlite.codec import (
     unpack_request,
     unpack_waited,
 )
-from fusion.store.sqlite.connections import OF_RUN, Connections
-from fusion.store.sqlite.map_reads import OF_MAP, MapReader
+from fusion.store.sql.map_reads import LAST, OF_MAP, MapReader, portions
+from fusion.store.sql.statements import OF_RUN, Values
 
 _PAGE: Final = 5000
 _PAGE_OF_TEXTS: Final = 100
 _RUN: Final = """
     SELECT run_id, parent, root, pipeline, profile, status, started, ended,
-        (SELECT total(max(0.0, seen - started)) FROM sessions WHERE sessions.run = runs.run),
+        (SELECT ifnull(sum(CASE WHEN seen > started THEN seen - started ELSE 0.0 END), 0.0)
+            FROM sessions WHERE sessions.run = runs.run),
         session, tags, content, fingerprint, usd, unknown_calls, calls, failure,
         (SELECT map_id FROM maps WHERE maps.map = runs.map), row, shared
     FROM runs
@@ -51,6 +50,11 @@ _RUN: Final = """
 _ROW_RUN: Final = _RUN.replace("SELECT", "SELECT map_rows.key,", 1).replace(
     "FROM runs\n", "FROM map_rows JOIN runs ON runs.run = map_rows.run\n"
 )
+_ROW_AND_INPUTS: Final = _RUN.replace("SELECT", "SELECT records.record,", 1).replace(
+    "FROM runs\n", "FROM map_rows JOIN runs ON runs.run = map_rows.run JOIN records ON records.run = runs.run\n"
+)
+_SESSIONS: Final = 9
+"""Column of the number of sessions in `_RUN`."""
 _SECONDS: Final = 10
 """Column of the time of a run in `_ROW_RUN`."""
 _CALL: Final = """
@@ -59,11 +63,15 @@ _CALL: Final = """
         latency, first_token, batch_saved
 """
 _COUNTED: Final = "FROM attempts WHERE state <> 'refunded' AND run = " + OF_RUN
-_ALL_SPENDING: Final = "ifnull(decimal_sum(usd), '0'), ifnull(sum(tokens), 0), count(*), count(*) - count(usd)"
+_ALL_SPENDING: Final = (
+    "ifnull(decimal_sum(usd), '0'), CAST(ifnull(sum(tokens), 0) AS bigint), count(*), count(*) - count(usd)"
+)
 _LINES: Final = f"""
     SELECT stage, role, ifnull(writer, replied), CASE WHEN writer IS NOT NULL THEN asked END, served, source,
-        reused IS NOT NULL, count(*), sum(input), sum(cached_read), sum(cache_write), sum(output), sum(reasoning),
-        decimal_sum(usd), count(*) - count(usd), count(batch_saved), decimal_sum(batch_saved)
+        reused IS NOT NULL, count(*), CAST(sum(input) AS bigint), CAST(sum(cached_read) AS bigint),
+        CAST(sum(cache_write) AS bigint), CAST(sum(output) AS bigint), CAST(sum(reasoning) AS bigint),
+        ifnull(decimal_sum(usd), '0'), count(*) - count(usd),
+        count(batch_saved), ifnull(decimal_sum(batch_saved), '0')
     FROM calls WHERE run = {OF_RUN} AND state <> 'failed' AND replied IS NOT NULL
     GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(number)
 """
@@ -83,29 +91,16 @@ _SHARED: Final = (
 )
 
 
-class SqliteReader(MapReader):
-    """The queries of a SQLite store."""
+class RunReader(MapReader):
+    """The queries of runs."""
 
-    _connections: Connections
-
-    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        return self._connections.reading()
-
-    def _all(self, sql: str, *values: Any) -> list[Any]:
-        with self._reading() as connection:
-            return connection.execute(sql, values).fetchall()
-
-    def _one(self, sql: str, *values: Any) -> Any:
-        found = self._all(sql, *values)
-        return found[0] if found else None
-
-    def _pages(self, sql: str, run_id: str, after: tuple[Any, ...], size: int = _PAGE) -> Iterator[Any]:
+    def _pages(self, sql: str, given: Values, after: Values, size: int = _PAGE) -> Iterator[Any]:
         """Yield the rows of a query page by page; the last columns of a page are the start of the next.
 
-        No transaction stays open between pages, so that the write-ahead log can be truncated.
+        No transaction stays open between pages, so that a write-ahead log can be truncated.
         """
         while True:
-            page = self._all(sql, run_id, *after, size)
+            page = self._all(sql, *given, *after, size)
             yield from page
             if len(page) < size:
                 return
@@ -119,15 +114,19 @@ class SqliteReader(MapReader):
 
     def runs(self, which: RunFilter, *, limit: int | None = None) -> list[RunRow]:
         conditions, values = _conditions(which)
+        for tag in which.tags.items():
+            condition, of_tag = self._tagged("runs", *tag)
+            conditions.append(condition)
+            values += of_tag
         sql = f"{_RUN} WHERE {' AND '.join(conditions)} ORDER BY started DESC, run DESC LIMIT ?"
-        return [self._run_row(row) for row in self._all(sql, *values, -1 if limit is None else limit)]
+        return [self._run_row(row) for row in self._all(sql, *values, sys.maxsize if limit is None else limit)]
 
     def run_ids(self, beginning: str, *, limit: int = 10) -> list[str]:
         sql = (
-            "SELECT run_id FROM runs WHERE run_id >= ?1 AND run_id < ?1 || char(0x10FFFF) AND map IS NULL"
-            " ORDER BY started DESC, run DESC LIMIT ?2"
+            "SELECT run_id FROM runs WHERE run_id >= ? AND run_id < ? AND map IS NULL"
+            " ORDER BY started DESC, run DESC LIMIT ?"
         )
-        return [run_id for (run_id,) in self._all(sql, beginning, limit)]
+        return [run_id for (run_id,) in self._all(sql, beginning, beginning + LAST, limit)]
 
     def map_runs(
         self,
@@ -141,7 +140,10 @@ class SqliteReader(MapReader):
         found = f"{_ROW_RUN} WHERE map_rows.map = {OF_MAP} {only}"
         if order == "slowest":
             for row in self._all(
-                f"{found} ORDER BY 9 DESC LIMIT ?", map_id, *statuses, -1 if limit is None else limit
+                f"{found} ORDER BY {_SECONDS} DESC LIMIT ?",
+                map_id,
+                *statuses,
+                sys.maxsize if limit is None else limit,
             ):
                 yield row[0], self._run_row(row[1:])
             return
@@ -152,6 +154,24 @@ class SqliteReader(MapReader):
             for row in page:
                 yield row[0], self._run_row(row[1:])
             last, left = page[-1][-2], left - len(page)
+
+    def row_runs(self, map_id: str, numbers: Sequence[int]) -> list[tuple[RunRow, Mapping[str, Any]]]:
+        found: list[tuple[RunRow, Mapping[str, Any]]] = []
+        for some in portions(numbers):
+            marks = ", ".join("?" for _ in some)
+            of_rows = f"map_rows.map = {OF_MAP} AND map_rows.number IN ({marks}) ORDER BY map_rows.number"
+            for record, *run in self._all(f"{_ROW_AND_INPUTS} WHERE {of_rows}", map_id, *some):
+                found.append((self._run_row(run), {} if record is None else unpack_data(record)))
+        return found
+
+    def results(self, run_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for some in portions(run_ids):
+            marks = ", ".join("?" for _ in some)
+            sql = f"SELECT run_id, result FROM runs JOIN records USING (run) WHERE run_id IN ({marks})"
+            rows = self._all(sql, *some)
+            found.update((run_id, unpack_data(result)) for run_id, result in rows if result is not None)
+        return found
 
     def own_record(self, run_id: str) -> Mapping[str, Any] | None:
         return self._kept(f"SELECT record FROM records WHERE run = {OF_RUN}", run_id)
@@ -178,10 +198,12 @@ class SqliteReader(MapReader):
         *about, tags, content, fingerprint, usd, unknown, calls, failure, map_id, number, shared = row
         run_id, ended = row[0], row[7]
         if ended is None:
-            usd, _, calls, unknown = self._one(f"SELECT {_ALL_SPENDING} {_COUNTED}", run_id)
-        spent = Decimal(usd), unknown, calls
+            begun = row[_SESSIONS] > 0
+            spent = self._one(f"SELECT {_ALL_SPENDING} {_COUNTED}", run_id) if begun else ("0", 0, 0, 0)
+            usd, _, calls, unknown = spent
+        counts = Decimal(usd), unknown, calls
         end = (unpack_failure(failure), map_id, number, shared)
-        return RunRow(*(*about, json.loads(tags), content, fingerprint, *spent, *end))
+        return RunRow(*(*about, json.loads(tags), content, fingerprint, *counts, *end))
 
     # Calls.
 
@@ -190,7 +212,7 @@ class SqliteReader(MapReader):
             f"SELECT state, stage, item, step, digest, number FROM calls WHERE run = {OF_RUN} AND number > ?"
             " ORDER BY number LIMIT ?"
         )
-        for state, stage, item, step, digest, number in self._pages(sql, run_id, (-1,)):
+        for state, stage, item, step, digest, number in self._pages(sql, (run_id,), (-1,)):
             key = CallKey(stage=stage, item=item, step=step, digest=unpack_digest(digest))
             yield CallIndex(number, key, state)
 
@@ -212,11 +234,12 @@ class SqliteReader(MapReader):
         kept = "text, request" if texts else "NULL, NULL"
         join = "LEFT JOIN bodies USING (run, number)" if texts else ""
         sql = (
-            f"{_CALL}, {kept}, ?2, number FROM calls {join} WHERE run = {OF_RUN.replace('?', '?1')}"
-            " AND (?2 IS NULL OR stage = ?2) AND number > ?3 ORDER BY number LIMIT ?4"
+            f"{_CALL}, {kept}, calls.number FROM calls {join} WHERE calls.run = {OF_RUN}"
+            f"{'' if stage is None else ' AND stage = ?'} AND calls.number > ? ORDER BY calls.number LIMIT ?"
         )
-        for row in self._pages(sql, run_id, (stage, after), _PAGE_OF_TEXTS if texts else _PAGE):
-            yield self._as_call(run_id, row[:-2])
+        given = (run_id,) if stage is None else (run_id, stage)
+        for row in self._pages(sql, given, (after,), _PAGE_OF_TEXTS if texts else _PAGE):
+            yield self._as_call(run_id, row[:-1])
 
     def _as_call(self, run_id: str, row: Any) -> Call:
         number, stage, item, step, digest, *about, text_digest, failure, reused, waited = row[:14]
@@ -251,7 +274,7 @@ class SqliteReader(MapReader):
             f" session, number FROM attempts WHERE run = {OF_RUN} AND (session, number) > (?, ?)"
             f"{f' AND state IN ({only})' if only else ''} ORDER BY session, number LIMIT ?"
         )
-        for row in self._pages(sql, run_id, (-1, -1)):
+        for row in self._pages(sql, (run_id,), (-1, -1)):
             stage, item, step, role, model, opened, worst_usd, worst_tokens, *ending, session, number = row
             state, closed, usd, tokens = ending
             worst = unpack_money(worst_usd), worst_tokens
@@ -309,9 +332,6 @@ def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
     if which.started_from is not None:
         conditions.append("started >= ?")
         values.append(which.started_from)
-    for tag in which.tags.items():
-        conditions.append("EXISTS (SELECT 1 FROM json_each(runs.tags) AS tag WHERE tag.key = ? AND tag.value = ?)")
-        values += tag
     return conditions, values
 
 

@@ -1,12 +1,14 @@
 """Statements that write the rows of runs, and the steps in which they are executed."""
 
-import sqlite3
+from collections.abc import Iterator
 from typing import Any, Final
 
-from fusion.store.sqlite import map_writes
-from fusion.store.sqlite.connections import OF_RUN
+from fusion.store.sql import map_writes
 
 Values = tuple[Any, ...]
+
+OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
+"""SQL for the row number of a run id."""
 
 SAME_KEY: Final = "stage = ? AND ifnull(item, -1) = ifnull(?, -1) AND step = ? AND digest = ?"
 
@@ -40,15 +42,16 @@ ATTEMPT_END: Final = (
 )
 DECISION: Final = _insert("decisions", "stage, item, name, value")
 NOTICED: Final = _insert("events", "number, body")
+DRAWING: Final = "INSERT INTO drawings (account, holder, run_id, session) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 CACHED: Final = (
     "INSERT INTO cache (key, reply, size, at, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
     " reply = excluded.reply, size = excluded.size, at = excluded.at, used = excluded.used"
-    " WHERE excluded.at >= at"
+    " WHERE excluded.at >= cache.at"
 )
 USED: Final = "UPDATE cache SET used = ? WHERE key = ?"
 SEEN: Final = (
-    "UPDATE sessions SET seen = max(seen, ?2) WHERE run = (SELECT run FROM runs WHERE run_id = ?1)"
-    " AND session = (SELECT session FROM runs WHERE run_id = ?1)"
+    "UPDATE sessions SET seen = ?2 WHERE run = (SELECT run FROM runs WHERE run_id = ?1)"
+    " AND session = (SELECT session FROM runs WHERE run_id = ?1) AND seen < ?2"
 )
 STARTED: Final = (
     "INSERT INTO runs (run_id, parent, root, pipeline, profile, started, tags, content, fingerprint)"
@@ -82,6 +85,7 @@ _RANK: Final = {
             SESSION,
             RUNNING,
             NO_RESULT,
+            DRAWING,
             ATTEMPT,
             ATTEMPT_END,
             TEXT,
@@ -101,7 +105,7 @@ _RANK: Final = {
 
 
 class Step:
-    """Statements to execute in the order of `_RANK`, each with the values of many rows.
+    """Statements in the order of `_RANK`, each with the values of many rows.
 
     `runs` are those with rows in it beyond their start, `ended` those that end in it, `seen` their signs of life.
     """
@@ -115,8 +119,9 @@ class Step:
     def add(self, sql: str, *values: Any) -> None:
         self.values.setdefault(sql, []).append(values)
 
-    def do(self, connection: sqlite3.Connection) -> None:
+    def statements(self) -> Iterator[tuple[str, list[Values]]]:
+        """Yield each statement with its values, in the order of execution."""
         if self.seen:
             self.values[SEEN] = list(self.seen.items())
         for sql in sorted(self.values, key=lambda sql: _RANK.get(sql, 0)):
-            connection.executemany(sql, self.values[sql])
+            yield sql, self.values[sql]

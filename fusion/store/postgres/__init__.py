@@ -1,0 +1,1 @@
+"""PostgreSQL: a store in a schema of a database, shared by machines."""

@@ -1,0 +1,1 @@
+"""SQL: what the stores in databases share."""

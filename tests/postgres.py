@@ -1,0 +1,119 @@
+"""A PostgreSQL server that the tests start and throw away: one a session, and a database of its own for each test.
+
+Files are not synced, but in tests of what outlives a crash. As root, the server's programs run as user `postgres`.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.needs import command
+
+USER = "fusion"
+GUARDED = "guarded"
+"""A user who has to give a password."""
+PASSWORD = "s3cret word%40"
+_UNSYNCED = "-c fsync=off -c full_page_writes=off"
+_SMALL = "-c shared_buffers=16MB -c max_connections=60 -c autovacuum_naptime=1h -c max_wal_size=64MB"
+
+
+class Cluster:
+    """A server on a socket in a folder of its own, and on a port of the loopback if it `listens`."""
+
+    def __init__(self, options: str = _UNSYNCED) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fusion-postgres-"))
+        self._options = f"{options} {_SMALL}"
+        self._numbers = count(1)
+        self.spare: list[str] = []
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        made = ("-D", self.data, "-U", USER, "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync")
+        self._do("initdb", *made)
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
+        self.start()
+        self.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def start(self) -> None:
+        options = f"-k {self.folder} -c listen_addresses='' {self._options}"
+        self._do("pg_ctl", "-w", "-D", self.data, "-l", self.folder / "log", "-o", options, "start")
+
+    def stop(self, how: str = "fast") -> None:
+        """Stop the server: `immediate` is a crash."""
+        self._do("pg_ctl", "-w", "-D", self.data, "-m", how, "stop")
+
+    def close(self) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self.folder)
+
+    def url(self, database: str, user: str = USER) -> str:
+        return f"postgresql://{user}@/{database}?host={self.folder}"
+
+    def database(self) -> str:
+        """A new, empty database; its URL."""
+        name = f"test{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def execute(self, sql: str, database: str = "postgres", *values: Any) -> list[Any]:
+        """What a statement of the server's owner finds."""
+        return execute(self.url(database), sql, *values)
+
+    def _do(self, name: str, *words: str | Path) -> None:
+        first = ("runuser", "-u", "postgres", "--") if os.geteuid() == 0 else ()
+        given = [*first, str(Path(command("initdb")).with_name(name)), *map(str, words)]
+        subprocess.run(given, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def execute(url: str, sql: str, *values: Any) -> list[Any]:
+    """What a statement finds in a database."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(sql, values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def backends(url: str, purpose: str = "") -> list[int]:
+    """The processes of the server for connections of Fusion with this purpose."""
+    sql = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s AND datname = current_database()"
+    return [pid for (pid,) in execute(url, sql, f"fusion {purpose}%")]
+
+
+def terminate(url: str, purpose: str = "") -> int:
+    """End the server's side of those connections; their number."""
+    found = backends(url, purpose)
+    for pid in found:
+        execute(url, "SELECT pg_terminate_backend(%s, 5000)", pid)
+    return len(found)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The server of this session; a test that uses it is marked `needs("initdb")`."""
+    made = Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[str]:
+    """The URL of a database without a store, which the next test uses again."""
+    url = cluster.spare.pop() if cluster.spare else cluster.database()
+    yield url
+    execute(
+        url, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'fusion %%'"
+    )
+    execute(url, "DROP SCHEMA IF EXISTS fusion CASCADE")
+    cluster.spare.append(url)

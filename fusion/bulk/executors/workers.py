@@ -13,7 +13,7 @@ from fusion.core.errors import StoreError
 from fusion.store.base import Store
 from fusion.store.slices import BEAT, Crew, Slices
 
-_POLL: Final = 1.0
+_POLL: Final = 0.5
 """Seconds after which the queue is read without a notice from it."""
 _REST: Final = 0.02
 """Seconds between two reads of the queue, in which ends gather."""

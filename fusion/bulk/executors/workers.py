@@ -40,6 +40,9 @@ class WorkersExecutor(Executor):
                     yield end
                 _raise_of(tasks)
             await one.close()
+        except StoreError:
+            one.leave()
+            raise
         finally:
             for task in tasks:
                 task.cancel()
@@ -193,6 +196,10 @@ class _Pass:
         """Forget the map in the queue."""
         self._closed = True
         await self._do(self._slices.close, self._map_id)
+
+    def leave(self) -> None:
+        """Leave what waits and runs to the next pass, since the store is lost."""
+        self._closed = True
 
     async def stop(self) -> None:
         """End the pass early: withdraw what waits, and let workers stop what runs."""

@@ -98,6 +98,8 @@ class MapRun:
                 self._note(note)
         self._setup.within.start()
         self._running = asyncio.create_task(self._run())
+        loop = asyncio.get_running_loop()
+        self._lock.when_lost(lambda error: loop.call_soon_threadsafe(self._end_now, error))
 
     async def next(self) -> list[RowResult] | None:
         """Return finished rows, once there are some; None when no more come."""
@@ -110,6 +112,15 @@ class MapRun:
 
     async def end(self, *, interrupted: bool = False) -> MapReport:
         """Stop what still runs, write what is done, and record the end of the map."""
+        try:
+            report = await self._ended(interrupted)
+        finally:
+            self._lock.release()
+        await self._setup.sweep.apply()
+        self._say_end(report)
+        return report
+
+    async def _ended(self, interrupted: bool) -> MapReport:
         await self._stop()
         try:
             await self._leave()
@@ -119,12 +130,7 @@ class MapRun:
         one, store = self._setup.one, self._setup.store
         store.put(MapEnded(one.map_id, one.number, report.status, time.time(), report.failure))
         store.put(LinesFound(one.map_id, first=True, lines=()))
-        try:
-            await store.written()
-        finally:
-            self._lock.release()
-        await self._setup.sweep.apply()
-        self._say_end(report)
+        await store.written()
         return report
 
     # Reading and running.

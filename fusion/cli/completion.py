@@ -54,7 +54,7 @@ def _kept(ids: "Callable[[History], Iterable[str]]") -> list[str]:
     from fusion.core.errors import FusionError
 
     settings = Settings.from_environment()
-    if not settings.store.path.exists():
+    if settings.store.url is None and not settings.store.path.exists():
         return []
     try:
         with History.open(settings=settings) as history:

@@ -6,6 +6,7 @@ import traceback
 from dataclasses import dataclass
 
 from fusion.cli.terminal import complain, quiet_stdout
+from fusion.core.paths import shown_place
 
 OK = 0
 BUG = 1
@@ -42,8 +43,8 @@ class Ending:
 
     @property
     def command(self) -> str:
-        """The command line, quoted for a shell."""
-        return shlex.join(["fusion", *self.words])
+        """The command line, quoted for a shell, without passwords."""
+        return shlex.join(["fusion", *map(_shown, self.words)])
 
     def of(self, error: BaseException) -> int:
         """Print the error, and return its exit code."""
@@ -80,3 +81,9 @@ class Ending:
         """Report an internal error."""
         hint = "" if self.debug else "; `fusion --debug …` shows the traceback"
         complain(f"fusion: internal error: {' '.join(message.split())}{hint}")
+
+
+def _shown(word: str) -> str:
+    """Return a word of the command line, without the password of a URL."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{shown_place(value)}"

@@ -27,7 +27,7 @@ from fusion.cli.views.maps.progress import MapProgress
 from fusion.core.budget import limits_of as checked_limits
 from fusion.core.errors import UsageError
 from fusion.core.events import EventBase, MapFinished, MapStarted, Noted
-from fusion.core.paths import user_path
+from fusion.core.paths import shown_place, store_place, user_path
 
 if TYPE_CHECKING:
     from fusion.bulk.quote import MapQuote
@@ -80,7 +80,7 @@ def _print_quote(quote: "MapQuote", *, as_json: bool) -> None:
     write("\n".join(part for line in map_quote_lines(quote) for part in wrapped(printable(line), width)) + "\n")
 
 
-def fusion_of(options: PipelineOptions | MapOptions, *, store: Path | bool | None = None) -> Fusion:
+def fusion_of(options: PipelineOptions | MapOptions, *, store: Path | str | bool | None = None) -> Fusion:
     """Return a Fusion with the models of these options."""
     if options.model and options.profile:
         raise UsageError("-m sets the model of every role, so --profile would have no effect; leave one of them out")
@@ -93,9 +93,9 @@ def fusion_of(options: PipelineOptions | MapOptions, *, store: Path | bool | Non
     )
 
 
-def place_of(options: MapOptions) -> Path | bool:
-    """Return the path of the named store; True for the default one."""
-    return True if options.store is None else user_path(options.store)
+def place_of(options: MapOptions) -> Path | str | bool:
+    """Return the path or URL of the named store; True for the default one."""
+    return True if options.store is None else store_place(options.store)
 
 
 def inputs_given(options: MapOptions) -> Any:
@@ -308,7 +308,9 @@ class _Session:
     @property
     def _places(self) -> str:
         places = {"--store": self._options.store, "--config": self._options.config}
-        return "".join(f" {flag} {shlex.quote(place)}" for flag, place in places.items() if place is not None)
+        return "".join(
+            f" {flag} {shlex.quote(shown_place(place))}" for flag, place in places.items() if place is not None
+        )
 
     def _words(self, *, without: Sequence[str]) -> list[str]:
         """Return the words of this command, leaving out the options `without` and their values."""

@@ -34,9 +34,9 @@ from fusion.cli.views.live.plain import Plain
 from fusion.cli.views.live.terminal import LiveView
 from fusion.client.client import Fusion, asks_person, sole_run
 from fusion.client.handle import RunHandle
-from fusion.core.errors import ShapeError, UsageError
+from fusion.core.errors import ShapeError, StoreLostError, UsageError
 from fusion.core.events import Noted, Sink
-from fusion.core.paths import user_path
+from fusion.core.paths import shown_place, store_place
 from fusion.core.result import Result
 from fusion.pipeline.spec import Pipeline
 from fusion.store.gates import goes_on
@@ -196,9 +196,9 @@ def _fusion(options: PipelineOptions, *, outages: tuple[str, ...] = (), **more: 
     )
 
 
-def _place(given: str | None) -> Path | bool:
-    """Return the path of the named store; True for the default one."""
-    return True if given is None else user_path(given)
+def _place(given: str | None) -> Path | str | bool:
+    """Return the path or URL of the named store; True for the default one."""
+    return True if given is None else store_place(given)
 
 
 class _End(NamedTuple):
@@ -330,10 +330,14 @@ class _Session:
         if self._fusion.keeps is None:
             return None
         places = {"--store": self._options.store, "--config": self._options.config}
-        store = "".join(f" {flag} {shlex.quote(place)}" for flag, place in places.items() if place is not None)
+        store = "".join(
+            f" {flag} {shlex.quote(shown_place(place))}" for flag, place in places.items() if place is not None
+        )
         try:
             self._fusion.store.flush()
             content = find_run(self._fusion.store, handle.run_id).content
+        except StoreLostError:
+            return f"once the store can be reached: fusion resume {handle.run_id}{store}"
         except UsageError as error:
             return f"this run was not kept: {error}"
         self._say_expired(handle.expired)

@@ -138,6 +138,13 @@ class StoreError(UsageError):
     """The store cannot be opened, read or written."""
 
 
+class StoreLostError(StoreError):
+    """The database of the store was lost during a run, and with it the run's lock. The run can be resumed."""
+
+    exit_code = 3
+    http_status = 503
+
+
 class RunBusyError(UsageError):
     """The run is locked by this process or another one."""
 

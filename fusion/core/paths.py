@@ -1,6 +1,7 @@
 """Paths given by the user, and text files read with a size limit."""
 
 import os
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from fusion.core.errors import UsageError
 
 MAX_FILE_BYTES = 1_000_000
 _DATABASE = ("postgresql://", "postgres://")
+_SECRET_WORD = re.compile(r"[^=]*(password|secret|client_key)", re.IGNORECASE)
+"""Matches a parameter of a URL that holds a secret."""
 
 
 def user_path(given: str) -> Path:
@@ -21,6 +24,28 @@ def user_path(given: str) -> Path:
 def is_url(place: object) -> bool:
     """Return True for the URL of a PostgreSQL database, in place of a path."""
     return isinstance(place, str) and place.startswith(_DATABASE)
+
+
+def store_place(given: str) -> "Path | str":
+    """Return the place of a store: a URL as it is, a path with `~` expanded."""
+    return given if is_url(given) else user_path(given)
+
+
+def has_password(url: str) -> bool:
+    """Return True if the URL of a database holds a password."""
+    return shown_place(url) != url
+
+
+def shown_place(place: str) -> str:
+    """Return the place of a store, without the passwords of a URL."""
+    if not is_url(place):
+        return place
+    scheme, _, rest = place.partition("://")
+    rest, has_query, query = rest.partition("?")
+    login, at, address = rest.rpartition("@")
+    words = [one for one in query.split("&") if not _SECRET_WORD.match(one)]
+    kept = f"?{'&'.join(words)}" if has_query and any(words) else ""
+    return f"{scheme}://{login.partition(':')[0]}{at}{address}{kept}"
 
 
 def working_directory() -> Path | None:

@@ -149,6 +149,7 @@ class Recorder:
         )
         lock = store.lock(run_id)
         journal = Journal(store, run_id, content=self.content)
+        journal.hold(lock)
         store.put(started, SessionStart(run_id, 1, now))
         journal.reuse((row.run_id for row in _lineage(store, parent_id)), failures=continues)
         return Session(run_id, origin, journal, lock.release)
@@ -172,6 +173,8 @@ class Recorder:
         store, number = self.store, row.sessions + 1
         content, less = self._policy.kept(row.content)
         journal = Journal(store, row.run_id, session=number, content=content)
+        if lock is not None:
+            journal.hold(lock)
         journal.resume(retry_budget=retry_budget, again=frozenset((part.stage, part.item) for part in lost))
         journal.reuse(one.run_id for one in _lineage(store, row.parent))
         store.put(SessionStart(row.run_id, number, time.time()))

@@ -5,7 +5,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from fusion.core import errors
 from fusion.core.budget import Amount, Budget, Closed, Ledger
-from fusion.core.errors import BudgetError, FusionError, StoreError
+from fusion.core.errors import BudgetError, FusionError, StoreError, StoreLostError
 from fusion.core.events import (
     AttemptCharged,
     AttemptFailed,
@@ -42,7 +42,7 @@ from fusion.core.events import (
 )
 from fusion.core.result import Result
 from fusion.core.types import CallKey, Failure, Reply, Request, Reuse, Waited, answers_gate, opens_gate
-from fusion.store.base import OF_TOOL, NullJournal, Store
+from fusion.store.base import OF_TOOL, NullJournal, RunLock, Store
 from fusion.store.batches import BatchPlace, BatchPlaces
 from fusion.store.encoding import Json, as_json, value_as_json
 from fusion.store.outbox import Outbox
@@ -119,7 +119,8 @@ class Journal(NullJournal):
     Write-ahead: a row is on disk before its event is delivered or a dependent call is sent. Rows are written in
     order, in the background; each attempt waits for its opening row.
 
-    If the store fails during the run, the run goes on without it: `on_loss` is called once with the reason.
+    If the store fails during the run, the run goes on without it: `on_loss` is called once with the reason. If the
+    lock of the run is lost with it, the run ends: another process may go on with it.
 
     A journal belongs to one event loop, and is the Ledger of the run's budget.
     """
@@ -149,6 +150,19 @@ class Journal(NullJournal):
         self._outbox = Outbox()
         self._delivery: asyncio.TaskGroup | None = None
         self._fault: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def hold(self, lock: RunLock) -> None:
+        """End the run if this lock is lost."""
+        lock.when_lost(self._lock_lost)
+
+    def _lock_lost(self, error: StoreError) -> None:
+        """Note the loss, on any thread."""
+        if self._loop is None:
+            self._lose(error)
+            return
+        with suppress(RuntimeError):  # the loop is closed: the run is over
+            self._loop.call_soon_threadsafe(self._lose, error)
 
     @property
     def ledger(self) -> Ledger:
@@ -433,8 +447,11 @@ class Journal(NullJournal):
 
     @asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
+        self._loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as self._delivery:
             try:
+                if isinstance(self._fault, StoreLostError):
+                    raise self._fault
                 yield
             finally:
                 self._delivery = None
@@ -452,11 +469,15 @@ class Journal(NullJournal):
                 self._lose(error)
             self._outbox.deliver(due)
         except Exception as fault:  # noqa: BLE001 - raised in the run
-            if self._delivery is None:
-                self._fault = self._fault or fault
-            else:
-                self._delivery.create_task(_raise(fault))
-                self._delivery = None
+            self._end_run(fault)
+
+    def _end_run(self, fault: Exception) -> None:
+        """End the run with a fault."""
+        if self._delivery is None:
+            self._fault = self._fault or fault
+        else:
+            self._delivery.create_task(_raise(fault))
+            self._delivery = None
 
     def _record(self, event: EventBase) -> None:
         if isinstance(event, (ToolFinished, CommandFinished)) and event.reused:
@@ -521,8 +542,12 @@ class Journal(NullJournal):
             raise fault
 
     def _lose(self, error: StoreError) -> None:
-        if not self._lost:
-            self._lost = True
+        if self._lost:
+            return
+        self._lost = True
+        if isinstance(error, StoreLostError):
+            self._end_run(error)
+        else:
             self.on_loss(str(error))
 
 

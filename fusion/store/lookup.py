@@ -32,8 +32,8 @@ def resolve_store(given: StoreGiven, settings: Settings) -> tuple[Store | None, 
     from fusion.store.open import open_store
 
     options = settings.store
-    path = options.path if given is True else given
-    store = open_store(path, synchronous=options.synchronous, cache_bytes=options.cache_bytes)
+    place = options.place if given is True else given
+    store = open_store(place, synchronous=options.synchronous, cache_bytes=options.cache_bytes)
     return store, True
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import NamedTuple
 
 from fusion.core.errors import StoreError
 from fusion.core.paths import is_url
@@ -14,6 +15,8 @@ def open_store(place: str | Path, *, synchronous: Synchronous = "NORMAL", cache_
     `synchronous` FULL syncs a file at every commit; a database does so always. `cache_bytes` bounds the cached
     replies.
     """
+    if isinstance(place, Path) and place.parts and place.parts[0] in ("postgresql:", "postgres:"):
+        raise StoreError("the store is a Path made of a URL: give the URL as a text")
     if is_url(place):
         check_driver()
         from fusion.store.postgres.open import open_database
@@ -22,6 +25,23 @@ def open_store(place: str | Path, *, synchronous: Synchronous = "NORMAL", cache_
     from fusion.store.sqlite.open import open_file
 
     return open_file(place, synchronous=synchronous, cache_bytes=cache_bytes)
+
+
+class DatabaseState(NamedTuple):
+    """A store's place, its size in bytes, its version, and the newest one; version 0 is not made yet."""
+
+    where: str
+    size: int
+    version: int
+    newest: int
+
+
+def state_of_database(url: str) -> DatabaseState:
+    """Return the state of a store that can be written. Raises StoreError. It changes nothing."""
+    check_driver()
+    from fusion.store.postgres.open import state_at
+
+    return DatabaseState(*state_at(url))
 
 
 def is_same_database(url: str, other: str) -> bool:
@@ -34,5 +54,5 @@ def is_same_database(url: str, other: str) -> bool:
 
 def check_driver() -> None:
     """Raise StoreError if the driver of PostgreSQL is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("psycopg", "psycopg_pool")):
+    if importlib.util.find_spec("psycopg") is None:
         raise StoreError("a store in PostgreSQL needs the extra postgres: pip install 'compound-fusion[postgres]'")

@@ -335,13 +335,13 @@ def _history(place: str | None, config: str | None) -> "AbstractContextManager[H
 def _opened(place: str | None, settings: "Settings") -> "AbstractContextManager[History]":
     from fusion.client.history import History
     from fusion.core.errors import UsageError
-    from fusion.core.paths import user_path
+    from fusion.core.paths import is_url, user_path
 
     if place is None:
         return History.open(settings=settings)
-    if not user_path(place).exists():
+    if not is_url(place) and not user_path(place).exists():
         raise UsageError(f"--store {place!r}: there is no such file; `fusion run --store …` makes it")
-    return History.open(user_path(place), settings)
+    return History.open(place if is_url(place) else user_path(place), settings)
 
 
 def _which(tags: list[str] | None, statuses: list[str] | None, pipeline: str | None) -> "Which":

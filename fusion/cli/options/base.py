@@ -87,7 +87,9 @@ RunOrMap = Annotated[
     str,
     Argument(metavar="RUN", help="Id of a run or map, its first characters, or: latest.", autocompletion=run_ids),
 ]
-StoreFile = Annotated[str | None, Option("--store", metavar="PATH", help="File of the run store.")]
+StoreFile = Annotated[
+    str | None, Option("--store", metavar="PLACE", help="File of the run store, or a postgresql:// URL.")
+]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Concurrency = Annotated[int | None, Option("--concurrency", metavar="N", help="Answers at once; 16.")]
 Folder = Annotated[str | None, Option("-o", "--output", metavar="FOLDER", help="Folder for answers and report.")]

@@ -43,9 +43,9 @@ class ServedOptions(Options):
         """Return a Fusion with these models and a store."""
         from fusion.cli.arguments import roles_of
         from fusion.client.client import Fusion
-        from fusion.core.paths import user_path
+        from fusion.core.paths import store_place
 
-        store = True if self.store is None else user_path(self.store)
+        store = True if self.store is None else store_place(self.store)
         roles = roles_of(self.roles)
         return Fusion(profile=self.profile, roles=roles, model=self.model, store=store, settings=settings)
 

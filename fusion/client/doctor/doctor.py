@@ -21,7 +21,6 @@ from fusion.client.doctor.servers import check_servers
 from fusion.client.doctor.tools import check_tools
 from fusion.core.config import Settings
 from fusion.core.errors import UsageError
-from fusion.core.paths import user_path
 
 _OF_SETTINGS: Final[dict[str, Callable[[Settings], Iterator[Check]]]] = {
     "settings": check_settings,
@@ -67,4 +66,4 @@ def _at(settings: Settings, store: str | None) -> Settings:
     """Return the settings with the store that the command line names."""
     if store is None:
         return settings
-    return settings.model_copy(update={"store": settings.store.model_copy(update={"path": user_path(store)})})
+    return settings.model_copy(update={"store": settings.store.at(store)})

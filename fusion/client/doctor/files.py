@@ -99,6 +99,9 @@ def check_weights(settings: Settings) -> Iterator[Check]:
 
 def check_store(settings: Settings) -> Iterator[Check]:
     """Check that the store can be written, its version, and the room on its disk."""
+    if settings.store.url is not None:
+        yield from _check_database(settings.store.url.get_secret_value(), settings)
+        return
     path = settings.store.path
     state = state_of(path)
     size = "not made yet" if state is None else f"{state.size / 1e6:,.1f} MB, version {state.version}"
@@ -111,11 +114,26 @@ def check_store(settings: Settings) -> Iterator[Check]:
     else:
         yield ok("store", words)
     if state is not None and state.version < state.newest:
-        yield warning(
-            "store",
-            f"it has version {state.version} of {state.newest}",
-            "the next run updates it; older Fusions stop",
+        yield _older(state.version, state.newest)
+
+
+def _check_database(url: str, settings: Settings) -> Iterator[Check]:
+    """Check that the database of a store can be reached and written, and the version of its tables."""
+    from fusion.store.open import state_of_database  # its driver is an extra
+
+    state = state_of_database(url)
+    made = f"{state.size / 1e6:,.1f} MB, version {state.version}" if state.version else "not made yet"
+    yield ok("store", f"{state.where}: {made}, content {settings.policy.kept(settings.store.content)[0]}")
+    if state.version > state.newest:
+        yield problem(
+            "store", f"it has version {state.version}, and this Fusion knows {state.newest}", "update Fusion"
         )
+    elif 0 < state.version < state.newest:
+        yield _older(state.version, state.newest)
+
+
+def _older(version: int, newest: int) -> Check:
+    return warning("store", f"it has version {version} of {newest}", "the next run updates it; older Fusions stop")
 
 
 def check_prices(settings: Settings) -> Iterator[Check]:

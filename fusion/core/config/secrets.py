@@ -9,7 +9,7 @@ from typing import Final
 from fusion.core.errors import UsageError
 
 _SECRET: Final = re.compile(
-    r"_API_KEY$|_TOKEN$|^(?:AWS|AZURE)_.*(?:KEY|TOKEN|SECRET|PASSWORD|CONNECTION_STRING)(?!.*_FILE$)"
+    r"_API_KEY$|_TOKEN$|^PGPASSWORD$|^(?:AWS|AZURE)_.*(?:KEY|TOKEN|SECRET|PASSWORD|CONNECTION_STRING)(?!.*_FILE$)"
 )
 """Matches variables that hold secrets; regions, addresses and versions are no secrets."""
 _RUNS: Final = re.compile(r"[A-Za-z0-9]+")

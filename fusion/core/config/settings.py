@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from fusion.core.config.environment import Wire, wire_named
 from fusion.core.config.machine import machine_rules, rules_of
@@ -21,7 +21,7 @@ from fusion.core.config.tables import (
     LimitsTable,
     NamedBudget,
     SettingsFile,
-    StoreTable,
+    StoreRules,
     Tariff,
     TelemetryTable,
     bound_tables,
@@ -30,15 +30,26 @@ from fusion.core.config.tools import McpServer, PythonRules
 from fusion.core.config.trust import NAME, Trust, Untrusted, digest_of, project_files, unfit, unfit_notice
 from fusion.core.errors import UsageError
 from fusion.core.params import Defaults, RoleSpec
-from fusion.core.paths import user_path, working_directory
+from fusion.core.paths import is_url, user_path, working_directory
 from fusion.core.types import Limits, Value
 from fusion.core.validation import Authored
 
 
-class StoreSettings(StoreTable):
-    """Storage of runs, with the path resolved."""
+class StoreSettings(StoreRules):
+    """Storage of runs, with the path resolved; `url` names a database in its place."""
 
     path: Path = Field(default_factory=lambda: _state_path())
+    url: SecretStr | None = None
+
+    @property
+    def place(self) -> Path | str:
+        """The file, or the URL of the database, of the store."""
+        return self.path if self.url is None else self.url.get_secret_value()
+
+    def at(self, place: str) -> "StoreSettings":
+        """Return these settings with the store at another place."""
+        there = {"url": SecretStr(place)} if is_url(place) else {"path": user_path(place), "url": None}
+        return self.model_copy(update=there)
 
 
 class Settings(Value):
@@ -211,9 +222,9 @@ class _Layers:
         for source in (self._own, self._project):
             if source is not None:
                 table = self._counting(source).store
-                said |= table.model_dump(exclude_unset=True)
+                said |= table.model_dump(exclude_unset=True, exclude={"path"})
                 if table.path is not None:
-                    said["path"] = source.path.parent / user_path(str(table.path))
+                    said |= _placed(table.path, source.path.parent)
         return said
 
     def server(self) -> ServerTable:
@@ -341,7 +352,13 @@ def _state_path() -> Path:
 
 def _store(named: str | None, said: Mapping[str, Any]) -> StoreSettings:
     """Return the store's settings; FUSION_STORE wins over the path of a file."""
-    return StoreSettings(**{**said, **({"path": user_path(named)} if named else {})})
+    found = StoreSettings(**said)
+    return found.at(named) if named else found
+
+
+def _placed(place: str, folder: Path) -> dict[str, Any]:
+    """Return the keys of the place that a file in this folder names."""
+    return {"url": place} if is_url(place) else {"path": folder / user_path(place), "url": None}
 
 
 def _names(given: str | None, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -14,6 +13,7 @@ from fusion.core.config.sandbox import SandboxTable
 from fusion.core.config.server import ServerTable
 from fusion.core.config.tools import McpTable, PythonTable, server_name
 from fusion.core.params import Defaults, RoleSpec
+from fusion.core.paths import has_password, shown_place
 from fusion.core.types import Limits, Money, Value
 from fusion.core.validation import Authored
 
@@ -134,12 +134,9 @@ class NamedBudget(Value):
     file: str
 
 
-class StoreTable(Authored):
-    """Storage of runs: file, content, retention."""
+class StoreRules(Authored):
+    """What a store keeps, and for how long."""
 
-    path: Path | None = Field(
-        default=None, description="File of the store; by default `runs.db` in the user's state folder."
-    )
     content: Literal["full", "digest", "off"] = Field(
         default="full",
         description="Content stored of prompts and replies: texts (full), digests (digest) or nothing (off).",
@@ -150,16 +147,30 @@ class StoreTable(Authored):
     )
     cache_mb: int = Field(default=500, ge=0, description="Size of the reply cache in megabytes.")
 
-    @field_validator("path", mode="before")
-    @classmethod
-    def _is_a_path(cls, given: object) -> object:
-        if isinstance(given, str) and (not given or "\0" in given):
-            raise ValueError(f"invalid path {given!r}")
-        return given
-
     @property
     def cache_bytes(self) -> int:
         return self.cache_mb * 1_000_000
+
+
+class StoreTable(StoreRules):
+    """Storage of runs: file or database, content, retention."""
+
+    path: str | None = Field(
+        default=None,
+        description="File of the store, or a `postgresql://` URL; by default `runs.db` in the user's state folder.",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_place(cls, given: str | None) -> str | None:
+        if given is not None and (not given or "\0" in given):
+            raise ValueError(f"invalid path {given!r}")
+        if given is not None and has_password(given):
+            raise ValueError(
+                f"a file of settings holds no password: write {shown_place(given)!r}, and set PGPASSWORD or a"
+                " passfile, or name the whole URL in FUSION_STORE"
+            )
+        return given
 
 
 class BatchesTable(Authored):

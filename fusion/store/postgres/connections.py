@@ -1,6 +1,5 @@
 """Connections to a database, and the messages of their errors."""
 
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -10,17 +9,14 @@ from weakref import WeakSet
 
 import psycopg
 from psycopg import Connection, errors
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from fusion.core.errors import StoreError
 from fusion.store.postgres.address import Address
 
-READERS: Final = 4
+READERS: Final = 8
 """Connections for reading that a process has at most."""
-_PATIENCE: Final = 15.0
+PATIENCE: Final = 15.0
 """Seconds to wait for a connection for reading."""
-_IDLE: Final = 60.0
-"""Seconds after which an idle connection for reading is closed."""
 _LINES: Final = 3
 _BY_KIND: Final = (
     (errors.DiskFull, "the disk of the server is full: make room there"),
@@ -75,87 +71,85 @@ def _told(error: BaseException) -> str:
 
 def is_cut(error: BaseException) -> bool:
     """Return True for an error of a connection that is lost, after which another one may succeed."""
-    if isinstance(error, PoolTimeout):
-        return False
     if isinstance(error, errors.QueryCanceled | errors.LockNotAvailable | errors.DiskFull):
         return False
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
-def connect(address: Address, purpose: str) -> "Connection[Any]":
-    """Open a connection in which each statement is a transaction of its own. Raises psycopg.Error."""
-    opened: Connection[Any] = Connection.connect(address.of_connection(purpose), autocommit=True)
+def connect(address: Address, purpose: str, options: str = "") -> "Connection[Any]":
+    """Open a connection in which each statement is a transaction of its own. Raises psycopg.Error.
+
+    `options` are settings of the server for it.
+    """
+    opened: Connection[Any] = Connection.connect(address.of_connection(purpose, options), autocommit=True)
     _opened.add(opened)
     return opened
 
 
 class Readers:
-    """A pool of connections for reading, and for single statements that change rows.
+    """Connections for reading, and for single statements that change rows: some at most, opened as they are needed.
 
-    `purpose` names its connections, `options` are settings of the server for them.
+    An error of one is known at once, unlike in a pool that connects in the background. `purpose` names them,
+    `options` are settings of the server for them.
     """
 
     def __init__(self, address: Address, purpose: str = "reader", *, most: int = READERS, options: str = "") -> None:
         self._address = address
         self._purpose = purpose
-        self._most = most
         self._options = options
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._pool: ConnectionPool[Connection[Any]] | None = None
+        self._idle: list[Connection[Any]] = []
+        self._free = threading.BoundedSemaphore(most)
         self._closed = False
 
     @contextmanager
     def lent(self) -> "Iterator[Connection[Any]]":
         """Borrow a connection. Raises StoreError for any error of the database in the block."""
+        if os.getpid() != self._process:
+            raise StoreError("the store was opened by another process, of which this is a child: open it here too")
+        if not self._free.acquire(timeout=PATIENCE):
+            raise StoreError(f"the store {self._address.where}: all its connections for reading are in use")
         try:
-            with self._opened().connection() as connection:
+            with self._one() as connection:
                 yield connection
-        except PoolClosed as error:
-            raise StoreError(f"the store {self._address.where} is closed") from error
-        except PoolTimeout as error:
-            raise self._unreachable() from error
         except psycopg.Error as error:
+            if is_cut(error):
+                self._drop_idle()
             raise explained(self._address, error) from error
+        finally:
+            self._free.release()
 
-    def _opened(self) -> "ConnectionPool[Connection[Any]]":
-        """Return the pool, opened when it is first used."""
+    @contextmanager
+    def _one(self) -> "Iterator[Connection[Any]]":
         with self._lock:
-            if os.getpid() != self._process:
-                raise StoreError(
-                    "the store was opened by another process, of which this is a child: open it here too"
-                )
             if self._closed:
                 raise StoreError(f"the store {self._address.where} is closed")
-            if self._pool is None:
-                self._pool = ConnectionPool(
-                    self._address.of_connection(self._purpose, self._options),
-                    kwargs={"autocommit": True},
-                    configure=_opened.add,
-                    min_size=0,
-                    max_size=self._most,
-                    timeout=_PATIENCE,
-                    max_idle=_IDLE,
-                    num_workers=1,
-                    open=True,
-                )
-            return self._pool
-
-    def _unreachable(self) -> StoreError:
-        """Return the reason why no connection came: that of another attempt, or that all are in use."""
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or connect(self._address, self._purpose, self._options)
         try:
-            connect(self._address, self._purpose).close()
-        except psycopg.Error as error:
-            return explained(self._address, error)
-        return StoreError(f"the store {self._address.where}: all its connections for reading are in use: try again")
+            yield connection
+        finally:
+            with self._lock:
+                is_kept = not (self._closed or connection.closed)
+                if is_kept:
+                    self._idle.append(connection)
+            if not is_kept:
+                connection.close()
+
+    def _drop_idle(self) -> None:
+        """Close idle connections: they were cut with the one that failed."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def close(self) -> None:
         """Close the connections; those in use, when they are given back."""
         with self._lock:
             self._closed = True
-            pool, self._pool = self._pool, None
-        if pool is not None and os.getpid() == self._process:
-            pool.close(timeout=1.0)
+        if os.getpid() == self._process:
+            self._drop_idle()
 
 
 _opened: "WeakSet[Connection[Any]]" = WeakSet()
@@ -172,4 +166,3 @@ def _leave_all() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_all)
-logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())

@@ -4,21 +4,26 @@ The server gives a session a lock that it has again, so a set in the process kno
 """
 
 import hashlib
-import os
+import secrets
 import select
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
 from psycopg import Connection
 
-from fusion.core.errors import RunBusyError, StoreError
+from fusion.core.errors import StoreError
 from fusion.core.log import LOG
 from fusion.store.base import RunLock
 from fusion.store.postgres.address import Address
-from fusion.store.postgres.connections import connect, explained
+from fusion.store.postgres.connections import connect
 
+Told = Callable[[StoreError], object]
+
+FENCE: Final = "SELECT 1 / (1 - CAST(pg_try_advisory_xact_lock_shared($1) AS integer))"
+"""Divides by zero, which ends the transaction, if the session that holds the lock `$1` is over."""
 _IS_HELD: Final = (
     "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -35,40 +40,47 @@ def key_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], signed=True)
 
 
+def is_held(name: str, connection: "Connection[Any]") -> bool:
+    """Return True while any session holds the lock of a name."""
+    key = key_of(name)
+    row = connection.execute(_IS_HELD, (key >> 32 & _LOW, key & _LOW)).fetchone()
+    return row is not None and bool(row[0])
+
+
 class SessionLock(RunLock):
     """Locks of one or several names, held as one. They are lost with the session."""
 
     def __init__(self, session: "LockSession", names: Sequence[str]) -> None:
         self._session: LockSession | None = session
         self._names = names
-        self.calls: list[Callable[[StoreError], object]] = []
+        self.told: list[Told] = []
 
     def release(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.release(self._names)
 
-    def when_lost(self, call: Callable[[StoreError], object]) -> None:
-        session = self._session
-        if session is not None and not session.watch(self, call):
-            call(session.loss)
+    def when_lost(self, call: Told) -> None:
+        if self._session is not None:
+            self._session.watch(self, call)
 
 
 class LockSession:
-    """One connection that holds locks until it is lost."""
+    """One connection that holds locks; `cut` is called, on a thread of its own, if it ends before it is closed.
 
-    def __init__(self, address: Address, lost: Callable[[StoreError], object]) -> None:
+    `fence` is the key of a lock that it holds as long as it lives.
+    """
+
+    def __init__(self, address: Address, cut: Callable[[], object]) -> None:
         self._address = address
-        self._lost = lost
+        self._cut = cut
         self._lock = threading.Lock()
         self._held: dict[str, SessionLock] = {}
+        self._loss: StoreError | None = None
         self._closing = False
-        self.is_lost = False
-        self.loss = StoreError(
-            f"the connection to the store {address.where} was lost, and with it the lock of this run: another process"
-            " may go on with it; resume it once the database is back"
-        )
+        self.fence = secrets.randbits(63)
         self._connection: Connection[Any] = connect(address, "locks")
+        self._connection.execute("SELECT pg_advisory_lock(%s)", (self.fence,))
         threading.Thread(target=self._watch, name="fusion store locks", daemon=True).start()
 
     @property
@@ -79,8 +91,8 @@ class LockSession:
     def take(self, names: Sequence[str]) -> SessionLock | None:
         """Take locks; None if one is held, by this process or another. Raises psycopg.Error, or the loss."""
         with self._lock:
-            if self.is_lost:
-                raise self.loss
+            if self._loss is not None:
+                raise self._loss
             if any(name in self._held for name in names):
                 return None
             found = self._connection.execute(_TAKE, ([key_of(name) for name in names],)).fetchall()
@@ -97,24 +109,35 @@ class LockSession:
     def release(self, names: Sequence[str]) -> None:
         """Release locks; those of a lost session are free already."""
         with self._lock:
-            if not [name for name in names if self._held.pop(name, None)] or self.is_lost:
+            if not [name for name in names if self._held.pop(name, None)] or self._loss is not None:
                 return
             try:
                 self._connection.execute(_RELEASE, ([key_of(name) for name in names],))
             except psycopg.Error as error:
                 LOG.warning("a lock could not be released: %s", self._address.without_secrets(str(error)))
 
-    def watch(self, lock: SessionLock, call: Callable[[StoreError], object]) -> bool:
-        """Call this when the lock is lost; return False if it is lost already."""
+    def watch(self, lock: SessionLock, call: Told) -> None:
+        """Call this when a lock is lost; at once if it is."""
         with self._lock:
-            if self.is_lost:
-                return False
-            lock.calls.append(call)
-            return True
+            loss = self._loss
+            if loss is None:
+                lock.told.append(call)
+        if loss is not None:
+            call(loss)
+
+    def lose(self, loss: StoreError) -> None:
+        """End the session, and tell of all its locks that they are lost."""
+        with self._lock:
+            self._loss = self._loss or loss
+            self._closing = True
+            calls = [call for lock in set(self._held.values()) for call in lock.told]
+        self._connection.close()
+        for call in calls:
+            with suppress(RuntimeError):  # its loop is closed: the run is over
+                call(loss)
 
     def close(self) -> None:
-        with self._lock:
-            self._closing = True
+        self._closing = True
         self._connection.close()
 
     def _watch(self) -> None:
@@ -124,72 +147,6 @@ class LockSession:
             poll.register(self._connection.fileno(), _ENDED)
             poll.poll()
         except (psycopg.Error, OSError, ValueError):
-            pass  # it ended before
-        with self._lock:
-            if self._closing:
-                return
-            self.is_lost = True
-            calls = [call for lock in set(self._held.values()) for call in lock.calls]
-        self._connection.close()
-        self._lost(self.loss)
-        for call in calls:
-            call(self.loss)
-
-
-class AdvisoryLocks:
-    """Locks of the runs of one store, in a session that is opened with the first lock.
-
-    A lost session is replaced once all locks that it held have been released: until then its runs are ending.
-    """
-
-    def __init__(self, address: Address, lost: Callable[[StoreError], object]) -> None:
-        self._address = address
-        self._lost = lost
-        self._lock = threading.Lock()
-        self._session: LockSession | None = None
-        self._process = os.getpid()
-
-    def lock(self, run_id: str) -> RunLock:
-        """Lock a run. Raises RunBusyError if it is locked."""
-        found = self.claim(run_id)
-        if found is None:
-            raise RunBusyError(f"run {run_id!r} is being run already; wait for its end, or stop it first")
-        return found
-
-    def claim(self, *names: str) -> RunLock | None:
-        """Lock names, all of them or none; None if one is locked."""
-        try:
-            return self._current().take(names)
-        except psycopg.Error as error:
-            raise explained(self._address, error) from error
-
-    def is_held(self, name: str, connection: "Connection[Any]") -> bool:
-        """Return True while a name is locked, by this process or another."""
-        session = self._session
-        if session is not None and not session.is_lost and session.holds(name):
-            return True
-        key = key_of(name)
-        row = connection.execute(_IS_HELD, (key >> 32 & _LOW, key & _LOW)).fetchone()
-        return row is not None and bool(row[0])
-
-    def check(self) -> None:
-        """Raise StoreError while runs of a lost session have not ended."""
-        session = self._session
-        if session is not None and session.is_lost and not session.is_free:
-            raise session.loss
-
-    def _current(self) -> LockSession:
-        if os.getpid() != self._process:
-            raise StoreError("the store was opened by another process, of which this is a child: open it here too")
-        with self._lock:
-            session = self._session
-            if session is not None and session.is_lost and session.is_free:
-                session = None
-            if session is None:
-                session = self._session = LockSession(self._address, self._lost)
-            return session
-
-    def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None and os.getpid() == self._process:
-            session.close()
+            LOG.debug("the connection of the locks has ended")
+        if not self._closing:
+            self._cut()

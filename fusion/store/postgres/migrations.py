@@ -352,10 +352,17 @@ def migrate(connection: "Connection[Any]", *, to: int = NEWEST) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_GUARD,))
         found = version(connection)
         if found == 0:
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            if not _has_schema(connection):
+                connection.execute(f"CREATE SCHEMA {SCHEMA}")
             connection.execute(f"CREATE TABLE {SCHEMA}.fusion_store (version integer NOT NULL)")
             connection.execute(f"INSERT INTO {SCHEMA}.fusion_store VALUES (0)")
         connection.execute(f"SET LOCAL search_path = {SCHEMA}")
         for number in range(found, to):
             connection.execute(MIGRATIONS[number].encode())
             connection.execute("UPDATE fusion_store SET version = %s", (number + 1,))
+
+
+def _has_schema(connection: "Connection[Any]") -> bool:
+    """Return True if the schema exists, such as one that an administrator made for a user without further rights."""
+    row = connection.execute(f"SELECT to_regnamespace('{SCHEMA}') IS NOT NULL").fetchone()
+    return row is not None and bool(row[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 
@@ -23,24 +23,15 @@ def open_database(url: str, *, cache_bytes: int) -> Store:
     return PostgresStore(address, cache_bytes=cache_bytes)
 
 
-class DatabaseState(NamedTuple):
-    """A store's place, its size in bytes, its version, and the newest one; version 0 is not made yet."""
-
-    where: str
-    size: int
-    version: int
-    newest: int
-
-
-def state_of_database(url: str) -> DatabaseState:
-    """Return the state of a store that can be written. Raises StoreError. It changes nothing."""
+def state_at(url: str) -> tuple[str, int, int, int]:
+    """Return place, size in bytes, version and newest version of a store that can be written. Raises StoreError."""
     address = Address.of(url)
     with _connected(address) as connection:
         found = version(connection)
         if found and found <= NEWEST and not may_write(connection):
             raise StoreError("the user may only read it: grant it INSERT, UPDATE and DELETE on its tables")
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
-        return DatabaseState(address.where, 0 if row is None else int(row[0]), found, NEWEST)
+        return address.where, 0 if row is None else int(row[0]), found, NEWEST
 
 
 @contextmanager

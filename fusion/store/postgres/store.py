@@ -1,6 +1,7 @@
 """PostgresStore: runs in a PostgreSQL database, shared by machines."""
 
 import asyncio
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from fusion.core.errors import StoreError
+from fusion.core.errors import RunBusyError, StoreError
 from fusion.core.types import Reply
 from fusion.store.accounts import Accounts
 from fusion.store.base import CACHE_BYTES, RunLock, StoreAddress
@@ -16,16 +17,15 @@ from fusion.store.encoding import as_json
 from fusion.store.postgres.address import Address
 from fusion.store.postgres.connections import Readers, is_cut
 from fusion.store.postgres.dialect import cursor_of, in_postgres
-from fusion.store.postgres.locks import AdvisoryLocks, key_of
+from fusion.store.postgres.locks import is_held, key_of
+from fusion.store.postgres.session import Session
 from fusion.store.postgres.slices import PostgresSlices
-from fusion.store.postgres.writes import PostgresWriter, readable
+from fusion.store.postgres.writes import readable
 from fusion.store.rows import Call, Row
 from fusion.store.slices import Slices
 from fusion.store.sql.accounts import Executing, SqlAccounts
 from fusion.store.sql.map_reads import OF_MAP
 from fusion.store.sql.store import OF_MAPS, OF_RUNS, SqlStore
-from fusion.store.sql.writer import WriterThread
-from fusion.store.sql.writes import CacheHit
 
 
 class PostgresStore(SqlStore):
@@ -36,45 +36,68 @@ class PostgresStore(SqlStore):
 
     def __init__(self, address: Address, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.where = address.where
-        self._address = address
         self._readers = Readers(address)
         self._accounts = SqlAccounts(self._executing, self._changing, self.where)
         self._slices = PostgresSlices(address)
-        self._locks = AdvisoryLocks(address, lambda loss: None)
-        rows = PostgresWriter(address, cache_bytes=cache_bytes, check=self._locks.check)
-        name = "fusion store"
-        self._writer: WriterThread[Row | CacheHit] = WriterThread(rows.write, rows.close, name=name)
-        self._end = weakref.finalize(self, _finish, self._writer, self._locks, self._slices, self._readers)
+        self._address = address
+        self._cache_bytes = cache_bytes
+        self._lock = threading.Lock()
+        self._session = Session(address, cache_bytes=cache_bytes)
+        self._writer = self._session.writer
+        self._end = weakref.finalize(self, _finish, self._session, self._slices, self._readers)
 
     def close(self) -> None:
         self._end()
 
+    def put(self, *rows: Row) -> None:
+        if self._session.is_over:
+            self._renew()
+        self._writer.put(rows)
+
+    def _renew(self) -> None:
+        """Put a new session in the place of one that is over, unless the store is closed."""
+        with self._lock:
+            if not (self._session.is_over and self._end.alive):
+                return
+            self._end.detach()
+            self._session.close(wait=False)
+            self._session = Session(self._address, cache_bytes=self._cache_bytes)
+            self._writer = self._session.writer
+            self._end = weakref.finalize(self, _finish, self._session, self._slices, self._readers)
+
     # Locks.
 
     def lock(self, run_id: str) -> RunLock:
-        return self._locks.lock(run_id)
+        found = self.claim_all([run_id])
+        if found is None:
+            raise RunBusyError(f"run {run_id!r} is being run already; wait for its end, or stop it first")
+        return found
 
     def claim(self, name: str) -> RunLock | None:
-        return self._locks.claim(name)
+        return self.claim_all([name])
 
     def claim_all(self, names: Sequence[str]) -> RunLock | None:
-        return self._locks.claim(*names)
+        if self._session.is_over:
+            self._renew()
+        return self._session.claim(names)
 
     def is_locked(self, run_id: str) -> bool:
+        if self._session.holds(run_id):
+            return True
         with self._reading() as connection:
-            return self._locks.is_held(run_id, connection)
+            return is_held(run_id, connection)
 
     @property
     def address(self) -> StoreAddress:
         return self._address.shared
 
     @property
-    def accounts(self) -> Accounts:
-        return self._accounts
-
-    @property
     def slices(self) -> Slices:
         return self._slices
+
+    @property
+    def accounts(self) -> Accounts:
+        return self._accounts
 
     # Reading and changing.
 
@@ -166,9 +189,8 @@ class _Statements:
         return self._cursor.execute(in_postgres(sql), values)
 
 
-def _finish(writer: WriterThread[Any], locks: AdvisoryLocks, slices: PostgresSlices, readers: Readers) -> None:
+def _finish(session: Session, slices: PostgresSlices, readers: Readers) -> None:
     """Close a store, also one that is garbage-collected or open at exit."""
-    writer.close()
-    locks.close()
+    session.close()
     slices.close_all()
     readers.close()

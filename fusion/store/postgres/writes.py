@@ -26,14 +26,14 @@ _AGAIN: Final = (errors.DeadlockDetected, errors.SerializationFailure)
 class PostgresWriter:
     """Writes rows, in one thread on one connection, which it opens anew if it is cut.
 
-    A batch is written again after a cut, since a second time it changes nothing; `check` raises StoreError where the
-    locks of its runs are lost too, and the rows with them.
+    A batch is written again after a cut, since a second time it changes nothing. `fence` adds a statement that fails
+    where the locks of the runs are lost too, and raises StoreError where that is known.
     """
 
-    def __init__(self, address: Address, *, cache_bytes: int, check: Callable[[], object]) -> None:
+    def __init__(self, address: Address, *, cache_bytes: int, fence: Callable[[RawCursor[Any]], object]) -> None:
         self._address = address
         self._cache_bytes = cache_bytes
-        self._check = check
+        self._fence = fence
         self._added = cache_bytes
         self._rows = RowWriter(address.where)
         self._connection: Connection[Any] | None = None
@@ -43,11 +43,10 @@ class PostgresWriter:
         steps, failure = self._rows.prepared(rows)
         parts = [part for step in steps for part in step.statements()]
         for left in reversed(range(_TRIES)):
-            self._check()
             try:
                 self._write(parts)
                 break
-            except psycopg.Error as error:
+            except (psycopg.Error, UnicodeEncodeError) as error:
                 self._drop()
                 parts = self._after(error, parts, left)
         self._evict(steps)
@@ -57,12 +56,13 @@ class PostgresWriter:
         cursor = self._cursor()
         with cursor.connection.pipeline():
             cursor.execute("BEGIN")
+            self._fence(cursor)
             for sql, values in parts:
                 cursor.executemany(in_postgres(sql), values)
             cursor.execute("COMMIT")
 
     def _after(
-        self, error: psycopg.Error, parts: list[tuple[str, list[Values]]], left: int
+        self, error: psycopg.Error | UnicodeEncodeError, parts: list[tuple[str, list[Values]]], left: int
     ) -> list[tuple[str, list[Values]]]:
         """Return what to write after an error. Raises StoreError if nothing can be."""
         if left and isinstance(error, _AGAIN):

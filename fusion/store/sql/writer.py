@@ -79,7 +79,12 @@ def _resolve(futures: Sequence[Future[None] | ThreadFuture[None]], failure: Stor
         if failure is None:
             future.set_result(None)
         else:
-            future.set_exception(StoreError(str(failure)))
+            future.set_exception(_again(failure))
+
+
+def _again(failure: StoreError) -> StoreError:
+    """Return an error of the same kind and words, to be raised in another place."""
+    return type(failure)(str(failure))
 
 
 class _Here(threading.local):
@@ -160,21 +165,28 @@ class WriterThread(Generic[Row]):
         self._wake()
         done.result()
 
-    def close(self) -> None:
-        """Write the remaining rows and end the thread."""
+    def fail(self, failure: StoreError) -> None:
+        """Write nothing more: all that wait, now and later, are told of this error."""
+        with self._lock:
+            self._failure = self._failure or failure
+        self._wake()
+
+    def close(self, *, wait: bool = True) -> None:
+        """Write the remaining rows and end the thread; return before that unless `wait`."""
         if os.getpid() != self._process:
             return
         with self._lock:
             self._closing = True
         self._wake()
-        self._thread.join()
+        if wait:
+            self._thread.join()
 
     def _failed(self) -> StoreError | None:
         """Return the error to report to one that waits, if any."""
         if os.getpid() != self._process:
             return StoreError("the store was opened by another process, of which this is a child: open it here too")
         failure, self._unreported = self._failure or self._unreported, None
-        return None if failure is None else StoreError(str(failure))
+        return None if failure is None else _again(failure)
 
     def _wake_soon(self) -> None:
         """Wake the thread when the running loop adds no more rows; at once without a loop."""
@@ -224,7 +236,7 @@ class WriterThread(Generic[Row]):
                 failure = self._write(batch.rows)
             except Exception as error:  # noqa: BLE001 - the border of the thread: no future may wait for ever
                 failure = error if isinstance(error, StoreError) else StoreError(f"the store broke: {error!r}")
-                self._failure = failure
+                self._failure = self._failure or failure
                 LOG.warning("%s", failure)
         with self._lock:
             self._busy = False

@@ -65,7 +65,8 @@ class Ground:
     def ended(self, process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
         """Wait for the end of a map; its exit code, its report, and what it said."""
         out, said = process.communicate(timeout=300)
-        return process.returncode, json.loads(out) if out else {}, said
+        assert out, said
+        return process.returncode, json.loads(out), said
 
     def asked(self, calls: int) -> bool:
         """Wait until the provider was asked so often; return False if it is not in time."""

@@ -11,66 +11,17 @@ journals. What they do not tell stays spent.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import uuid4
 
-from fusion.core.budget import Amount
+from fusion.core.budget import Account, Amount, Bid, Standing
+from fusion.core.errors import StoreError
 
 if TYPE_CHECKING:
-    from fusion.store.base import Store
+    from fusion.store.base import RunLock, Store
 
-NOTHING: Final = Amount(Decimal(0), tokens=0, calls=0)
 GRACE: Final = 60.0
 """Seconds after the end of a period within which an attempt may have been reserved in it."""
-
-
-class Caps(NamedTuple):
-    """The most that an account may spend; None if unlimited."""
-
-    usd: Decimal | None = None
-    tokens: int | None = None
-    calls: int | None = None
-
-
-class Account(NamedTuple):
-    """A named account in one period, with its caps.
-
-    `period` is its label, such as `2026-11-30`; empty for an account without end. `begins` and `ends` are its bounds
-    in seconds since 1970.
-    """
-
-    name: str
-    caps: Caps
-    period: str = ""
-    begins: float | None = None
-    ends: float | None = None
-
-
-class Bid(NamedTuple):
-    """A holder's report and its wish, both absolute, so that a repeated one changes nothing.
-
-    `spent` is all that it has spent of the account. `kept` is reserved for its attempts in flight. It asks to hold
-    `most`, and can use no less than `least`. `first` opens its lease, `last` ends it.
-    """
-
-    spent: Amount = NOTHING
-    kept: Amount = NOTHING
-    least: Amount = NOTHING
-    most: Amount = NOTHING
-    first: bool = False
-    last: bool = False
-
-
-class Standing(NamedTuple):
-    """The answer to a bid: the open lease of the holder, and the spent and leased amounts of the whole account.
-
-    Without `granted` there is no room for `least`; the lease then stays as it was.
-    """
-
-    granted: bool
-    open: Amount
-    spent: Amount
-    leased: Amount
 
 
 class AccountRow(NamedTuple):
@@ -140,6 +91,44 @@ class Accounts(ABC):
         """
 
 
+class StoreLender:
+    """One holder's access to the accounts of a store; it holds the lock of its name from its first bid on."""
+
+    def __init__(self, store: "Store") -> None:
+        self.holder = f"lease-{uuid4().hex}"
+        self._store = store
+        self._lock: RunLock | None = None
+        self._unknown = False
+
+    def exchange(self, account: Account, bid: Bid) -> Standing:
+        """Make a bid. Raises StoreError."""
+        if self._lock is None:
+            self._lock = self._store.claim(self.holder)
+            if self._lock is None:
+                raise StoreError(
+                    f"the store {self._store.where}: the lock {self.holder!r} is held by another process"
+                )
+        return self._store.accounts.exchange(account, self.holder, bid)
+
+    def settle(self, account: Account) -> None:
+        """Settle the leases of an account whose holders have died."""
+        settle_dead(self._store, account.name, account.period)
+
+    def draw(self, account: str, run_id: str, session: int, *, kept: bool) -> None:
+        """Record that a session of a run draws on an account; of runs that are not kept, only that there are some."""
+        if kept:
+            self._store.put(Drawing(account, self.holder, run_id, session))
+        elif not self._unknown:
+            self._unknown = True
+            self._store.put(Drawing(account, self.holder, "", 0))
+            self._store.flush()
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.release()
+
+
 def settle_dead(store: "Store", name: str, period: str = "") -> int:
     """Settle the leases of an account whose holders have died; return the number of settled leases."""
     settled = 0
@@ -153,27 +142,9 @@ def settle_dead(store: "Store", name: str, period: str = "") -> int:
     return settled
 
 
-def plus(one: Amount, other: Amount) -> Amount:
-    """Return the sum of two amounts; an unknown price adds no dollars."""
-    usd = (one.usd or Decimal(0)) + (other.usd or Decimal(0))
-    return Amount(usd, one.tokens + other.tokens, one.calls + other.calls)
-
-
-def minus(one: Amount, other: Amount) -> Amount:
-    """Return the difference of two amounts."""
-    usd = (one.usd or Decimal(0)) - (other.usd or Decimal(0))
-    return Amount(usd, one.tokens - other.tokens, one.calls - other.calls)
-
-
-def larger(one: Amount, other: Amount) -> Amount:
-    """Return the larger of each quantity."""
-    usd = max(one.usd or Decimal(0), other.usd or Decimal(0))
-    return Amount(usd, max(one.tokens, other.tokens), max(one.calls, other.calls))
-
-
 def settled(lease: LeaseRow, known: Amount | None) -> Amount:
     """Return what a holder that died has spent, by its attempts; None where they are not all known.
 
     What it reported is the least.
     """
-    return plus(lease.spent, lease.open) if known is None else larger(lease.spent, known)
+    return lease.spent.plus(lease.open) if known is None else lease.spent.at_least(known)

@@ -586,14 +586,14 @@ class Storm:
             tasks = [group.create_task(self.guarded()) for _ in range(self.callers)]
             for _ in range(8):
                 await asyncio.sleep(0)
-                self.waited += sum(len(stage._queue) for stage in self.stages)
+                self.waited += sum(len(stage.queue) for stage in self.stages)
                 for task in self.random.choices(tasks, k=self.callers // 50):
                     self.cancelled += task.cancel()
 
 
 def watch(patch: pytest.MonkeyPatch) -> None:
     """From here on, every booking at every level is checked against the level's limits."""
-    book = Budget._count
+    book = Budget.enter
 
     def checked(level: Budget, spent: Any, reserved: Any) -> Any:
         passed_on = book(level, spent, reserved)
@@ -606,7 +606,7 @@ def watch(patch: pytest.MonkeyPatch) -> None:
         assert cap.calls is None or used.calls + held.calls <= cap.calls
         return passed_on
 
-    patch.setattr(Budget, "_count", checked)
+    patch.setattr(Budget, "enter", checked)
 
 
 def test_a_thousand_callers_at_once_never_pass_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,20 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fusion.core.budget import Amount
+from fusion.core.budget import Account, Amount, Bid, Caps, Standing
+from fusion.core.budget.accounts import NO_AMOUNT as NOTHING
 from fusion.core.errors import StoreError
-from fusion.store.accounts import (
-    GRACE,
-    NOTHING,
-    Account,
-    Bid,
-    Caps,
-    Drawing,
-    Standing,
-    minus,
-    plus,
-    settle_dead,
-)
+from fusion.store.accounts import GRACE, Drawing, settle_dead
 from fusion.store.base import Store
 from fusion.store.rows import AttemptEnd, AttemptState
 from tests.store.conformance import attempt, session, started
@@ -75,7 +65,7 @@ class AccountConformance:
         answers = [store.accounts.exchange(account, f"h{number}", bid) for number in range(6)]
         assert [one.granted for one in answers] == [True] * 4 + [False] * 2
         assert answers[-1].open == NOTHING
-        assert sums(store, account) == (NOTHING, plus(plus(part, part), plus(part, part)))
+        assert sums(store, account) == (NOTHING, part.plus(part).plus(part.plus(part)))
         assert store.accounts.rows()[0].account == account
 
     def test_a_lease_is_no_more_than_what_is_left(self, store: Store) -> None:
@@ -88,8 +78,8 @@ class AccountConformance:
     def test_a_repeated_bid_changes_nothing(self, store: Store) -> None:
         bids = [
             ask("0.1", "0.4"),
-            Bid(spent=usd("0.2", calls=2), kept=usd("0.1"), least=usd("0.3"), most=usd("0.3")),
-            Bid(spent=usd("0.9", calls=3), kept=usd("0.1"), least=usd("0.3"), most=usd("0.3")),
+            Bid(spent=usd("0.2", calls=2), least=usd("0.3"), most=usd("0.3")),
+            Bid(spent=usd("0.9", calls=3), least=usd("0.3"), most=usd("0.3")),
         ]
         for bid in bids:
             once = store.accounts.exchange(DOLLAR, "a", bid)
@@ -104,15 +94,15 @@ class AccountConformance:
         assert store.accounts.exchange(DOLLAR, "b", ask("0.8")).granted
         assert not store.accounts.exchange(DOLLAR, "c", ask("0.0000001")).granted
 
-    def test_a_refused_bid_reports_and_keeps_its_lease(self, store: Store) -> None:
+    def test_a_refused_bid_reports_and_gives_back_what_it_does_not_keep(self, store: Store) -> None:
         store.accounts.exchange(DOLLAR, "a", ask("0.5"))
         answer = store.accounts.exchange(DOLLAR, "a", Bid(usd("0.3"), usd("0.1"), usd("0.9"), usd("0.9")))
-        assert answer == Standing(False, usd("0.2"), usd("0.3"), usd("0.2"))
+        assert answer == Standing(False, usd("0.1"), usd("0.3"), usd("0.1"))
 
     def test_more_than_the_lease_counts_in_full(self, store: Store) -> None:
         store.accounts.exchange(DOLLAR, "a", ask("0.5"))
         answer = store.accounts.exchange(DOLLAR, "a", Bid(usd("1.7"), usd("0.1"), usd("0.1"), usd("0.1")))
-        assert answer == Standing(False, usd("0.1"), usd("1.7"), usd("0.1"))
+        assert answer == Standing(False, NOTHING, usd("1.7"), NOTHING)
         assert not store.accounts.exchange(DOLLAR, "b", ask("0.1")).granted
 
     def test_periods_and_names_are_apart(self, store: Store) -> None:
@@ -221,12 +211,12 @@ class AccountConformance:
             spent = NOTHING
             for _ in range(25):
                 part = Amount(Decimal(random.randint(1, 90)) / 1000, random.randint(1, 90), random.randint(1, 9))
-                bid = Bid(spent, NOTHING, part, plus(part, part))
+                bid = Bid(spent, NOTHING, part, part.plus(part))
                 lease = store.accounts.exchange(account, holder, bid)
-                total = plus(lease.spent, lease.leased)
+                total = lease.spent.plus(lease.leased)
                 assert all(one <= cap for one, cap in zip(total, account.caps, strict=True) if cap is not None)
                 if lease.granted:
-                    spent = plus(spent, part)
+                    spent = spent.plus(part)
             store.accounts.exchange(account, holder, Bid(spent, last=True))
             return spent
 
@@ -234,9 +224,9 @@ class AccountConformance:
             parts = list(pool.map(work, range(4)))
         spent = NOTHING
         for part in parts:
-            spent = plus(spent, part)
+            spent = spent.plus(part)
         assert sums(store, account) == (spent, NOTHING)
-        assert min(minus(Amount(*account.caps), spent)) >= 0  # type: ignore[arg-type, type-var] # all caps are set
+        assert min(Amount(*account.caps).minus(spent)) >= 0  # type: ignore[arg-type, type-var] # all caps are set
         assert spent.usd is not None
         assert spent.usd > 1
 

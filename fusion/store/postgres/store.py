@@ -37,7 +37,7 @@ class PostgresStore(SqlStore):
     def __init__(self, address: Address, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.where = address.where
         self._readers = Readers(address)
-        self._accounts = SqlAccounts(self._executing, self._changing, self.where)
+        self._accounts = SqlAccounts(self._executing, self._changing, self.where, clock=_now)
         self._slices = PostgresSlices(address)
         self._address = address
         self._cache_bytes = cache_bytes
@@ -187,6 +187,11 @@ class _Statements:
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> Any:
         return self._cursor.execute(in_postgres(sql), values)
+
+
+def _now(connection: Executing) -> float:
+    query = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+    return float(connection.execute(query).fetchone()[0])
 
 
 def _finish(session: Session, slices: PostgresSlices, readers: Readers) -> None:

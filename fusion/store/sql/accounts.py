@@ -7,23 +7,10 @@ from decimal import Decimal
 from math import inf
 from typing import Any, Final, Protocol
 
-from fusion.core.budget import Amount
+from fusion.core.budget import Account, Amount, Bid, Caps, Standing
+from fusion.core.budget.accounts import NO_AMOUNT
 from fusion.core.errors import StoreError
-from fusion.store.accounts import (
-    GRACE,
-    NOTHING,
-    Account,
-    AccountRow,
-    Accounts,
-    Bid,
-    Caps,
-    LeaseRow,
-    Standing,
-    larger,
-    minus,
-    plus,
-    settled,
-)
+from fusion.store.accounts import GRACE, AccountRow, Accounts, LeaseRow, settled
 from fusion.store.sql.codec import pack_money, unpack_money
 
 
@@ -36,6 +23,7 @@ class Executing(Protocol):
 Connecting = Callable[[], AbstractContextManager[Executing]]
 Changing = Callable[[str], AbstractContextManager[Executing]]
 """Returns a transaction in which no other one changes what has this name."""
+Clock = Callable[[Executing], float]
 
 _UNITS: Final = ("usd", "tokens", "calls")
 _OPENED: Final = (
@@ -64,6 +52,7 @@ _ROWS: Final = (
     "SELECT name, period, begins, ends, cap_usd, cap_tokens, cap_calls, spent_usd, spent_tokens, spent_calls,"
     " open_usd, open_tokens, open_calls FROM accounts"
 )
+_HELD: Final = "SELECT account, name, begins, ends FROM accounts JOIN leases USING (account) WHERE holder = ?"
 _KNOWN: Final = (
     "SELECT decimal_sum(attempts.usd), CAST(ifnull(sum(attempts.tokens), 0) AS bigint), count(attempts.number)"
     " FROM drawings JOIN runs USING (run_id)"
@@ -79,15 +68,19 @@ _UNKNOWN: Final = (
 
 
 class SqlAccounts(Accounts):
-    """Accounts of a store whose connections `connecting` lends, and `changing` in a transaction."""
+    """Accounts of a store whose connections `connecting` lends, and `changing` in a transaction.
 
-    def __init__(self, connecting: Connecting, changing: Changing, where: str) -> None:
+    `clock` returns the time that is the same for all processes, in seconds since 1970.
+    """
+
+    def __init__(self, connecting: Connecting, changing: Changing, where: str, *, clock: Clock) -> None:
+        self._clock = clock
         self._connecting = connecting
         self._changing = changing
         self._where = where
 
     def exchange(self, account: Account, holder: str, bid: Bid) -> Standing:
-        with self._changing("accounts") as connection:
+        with self._changing(_lock_of(account.name)) as connection:
             if bid.first:
                 connection.execute(_OPENED, (account.name, account.period, account.begins, account.ends))
             row = connection.execute(_ACCOUNT, (account.name, account.period)).fetchone()
@@ -97,7 +90,7 @@ class SqlAccounts(Accounts):
                     f"the store {self._where}: the lease of {account.name!r} was settled, since its holder had lost"
                     " its lock"
                 )
-            old = lease or LeaseRow(holder, NOTHING, NOTHING, 0.0)
+            old = lease or LeaseRow(holder, NO_AMOUNT, NO_AMOUNT, 0.0)
             standing = _standing(account.caps, _amount(row[1:4]), _amount(row[4:7]), old, bid)
             caps, sums = account.caps, (*_packed(standing.spent), *_packed(standing.leased))
             connection.execute(_CHANGED, (pack_money(caps.usd), caps.tokens, caps.calls, *sums, row[0]))
@@ -123,21 +116,23 @@ class SqlAccounts(Accounts):
         return [_lease_row(one) for one in found]
 
     def settle(self, holder: str) -> int:
-        with self._changing("accounts") as connection:
-            held = connection.execute(
-                "SELECT account, name, begins, ends FROM accounts JOIN leases USING (account) WHERE holder = ?",
-                (holder,),
-            ).fetchall()
-            for number, name, begins, ends in held:
-                lease = _lease(connection, number, holder)
-                assert lease is not None
-                spent = settled(lease, _known(connection, name, holder, begins, ends))
-                _change(connection, number, minus(spent, lease.spent), minus(NOTHING, lease.open))
-                _end(connection, number, name, holder)
-            return len(held)
+        with self._connecting() as connection:
+            held = connection.execute(_HELD, (holder,)).fetchall()
+        return sum(self._settled(holder, *account) for account in held)
+
+    def _settled(self, holder: str, number: int, name: str, begins: float | None, ends: float | None) -> bool:
+        """Settle a lease of a dead holder; return False if it was settled meanwhile."""
+        with self._changing(_lock_of(name)) as connection:
+            lease = _lease(connection, number, holder)
+            if lease is None:
+                return False
+            spent = settled(lease, _known(connection, name, holder, begins, ends))
+            _change(connection, number, spent.minus(lease.spent), NO_AMOUNT.minus(lease.open))
+            _end(connection, number, name, holder)
+            return True
 
     def clear(self, name: str) -> int:
-        with self._changing("accounts") as connection:
+        with self._changing(_lock_of(name)) as connection:
             found: int = connection.execute(
                 "UPDATE accounts SET spent_usd = '0', spent_tokens = 0, spent_calls = 0 WHERE name = ?", (name,)
             ).rowcount
@@ -148,7 +143,7 @@ class SqlAccounts(Accounts):
 
     def book(self, rate: str, seconds: float) -> float:
         with self._changing(f"rate {rate}") as connection:
-            now = time.time()
+            now = self._clock(connection)
             row = connection.execute("SELECT next FROM rates WHERE name = ?", (rate,)).fetchone()
             begins = now if row is None else max(now, float(row[0]))
             connection.execute(
@@ -158,18 +153,22 @@ class SqlAccounts(Accounts):
             return begins - now
 
 
+def _lock_of(name: str) -> str:
+    return f"account {name}"
+
+
 def _standing(caps: Caps, spent: Amount, leased: Amount, old: LeaseRow, bid: Bid) -> Standing:
-    """Return the account after a bid: the least and the most of it as far as there is room, else the old lease."""
-    new = minus(bid.spent, old.spent)
-    spent, others = plus(spent, new), minus(leased, old.open)
-    room = [_room(cap, used) for cap, used in zip(caps, plus(spent, others), strict=True)]
+    """Return the account after a bid: the most of it that there is room for, else what the holder keeps."""
+    new = bid.spent.minus(old.spent)
+    spent, others = spent.plus(new), leased.minus(old.open)
+    room = [_room(cap, used) for cap, used in zip(caps, spent.plus(others), strict=True)]
     granted = all(one >= least for one, least in zip(room, bid.least, strict=True))
     if granted:
         usd, tokens, calls = (min(one, most) for one, most in zip(room, bid.most, strict=True))
         opened = Amount(usd, tokens, calls)
     else:
-        opened = larger(bid.kept, minus(old.open, new))
-    return Standing(granted, opened, spent, plus(others, opened))
+        opened = old.open.minus(new).at_most(bid.kept).at_least(NO_AMOUNT)
+    return Standing(granted, opened, spent, others.plus(opened))
 
 
 def _room(cap: Any, used: Any) -> Any:
@@ -186,7 +185,7 @@ def _known(connection: Executing, name: str, holder: str, begins: float | None, 
 
 def _change(connection: Executing, number: int, spent: Amount, opened: Amount) -> None:
     row = connection.execute(f"{_ACCOUNT.partition(' WHERE')[0]} WHERE account = ?", (number,)).fetchone()
-    after = (*_packed(plus(_amount(row[1:4]), spent)), *_packed(plus(_amount(row[4:7]), opened)))
+    after = (*_packed(_amount(row[1:4]).plus(spent)), *_packed(_amount(row[4:7]).plus(opened)))
     columns = ", ".join(f"{kind}_{unit} = ?" for kind in ("spent", "open") for unit in _UNITS)
     connection.execute(f"UPDATE accounts SET {columns} WHERE account = ?", (*after, number))
 

@@ -36,7 +36,9 @@ class SqliteStore(SqlStore):
         self.where = str(path)
         self._path = path
         self._connections = Connections(path, synchronous=synchronous)
-        self._accounts = SqlAccounts(self._connections.reading, self._changing, self.where)
+        self._accounts = SqlAccounts(
+            self._connections.reading, self._changing, self.where, clock=lambda _: time.time()
+        )
         self._locks = FileLocks(path.with_name(path.name + ".locks"))
         connection = self._connection()
         rows = SqliteWriter(connection, self.where, cache_bytes=cache_bytes)
@@ -143,6 +145,10 @@ class SqliteStore(SqlStore):
             return self._connections.open()
         except sqlite3.Error as error:
             raise explained(self.where, error) from error
+
+
+def _now(_: object) -> float:
+    return time.time()
 
 
 def _finish(writer: WriterThread[Any], connections: Connections) -> None:

@@ -13,9 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fusion.store.open import open_store
 from tests.bulk.executors.ray import nodes
-from tests.postgres import Cluster as Database
 from tests.provider import Answer, Provider, Seen
 
 pytestmark = [pytest.mark.needs("initdb"), pytest.mark.xdist_group("ray")]
@@ -29,6 +27,8 @@ stages:
 output: answer
 """
 KEY = "sk-test-of-driver"
+ROWS = 4
+"""Rows at once."""
 
 
 class Ground:
@@ -57,7 +57,12 @@ class Ground:
     def driver(self, *words: str, on: str = "ray") -> "subprocess.Popen[str]":
         """Start `fusion map` with these words."""
         given = ["map", "two.yaml", "rows.jsonl", "--id", "m", "--on", on, "--store", self.store, *words]
-        env = {**os.environ, "OPENAI_API_KEY": KEY, "RAY_ADDRESS": self.address, "PYTHONPATH": os.pathsep.join(sys.path)}
+        env = {
+            **os.environ,
+            "OPENAI_API_KEY": KEY,
+            "RAY_ADDRESS": self.address,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         pipe = subprocess.PIPE
         command = [sys.executable, "-m", "fusion", *given, "-m", "openai/gpt-4o-mini", "-o", "out.jsonl"]
         return subprocess.Popen(command, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True)
@@ -115,18 +120,45 @@ def ground(up: Ground, tmp_path: Path, database: str, monkeypatch: pytest.Monkey
 
 def test_rows_run_on_every_node_with_its_own_key(ground: Ground) -> None:
     failing = {"READ row 7", "READ row 21"}
-    ground.on_call = lambda text: Answer("no", status=400) if text in failing else Answer(text.lower())
-    code, report, said = ground.ended(ground.driver("--json"))
+
+    def answer(text: str) -> Answer:
+        if text in failing:
+            return Answer("no", status=400)
+        return Answer(text.lower(), delay=1.0 if len(ground.keys) < 2 else 0)
+
+    ground.on_call = answer
+    code, report, said = ground.ended(ground.driver("--json", "--concurrency", "4"))
     assert (code, report["ok"], report["failed"]) == (3, 38, 2), said
     assert set(ground.keys) == {"sk-test-of-node-1", "sk-test-of-node-2"}
     assert max(ground.calls.values()) == 1
-    assert report["failures"][0]["reason"] == "BadRequestError"
-    assert "ray" not in said.lower()
+    assert "BadRequestError" in json.dumps(report["failures"])
+    assert len(ground.answers()) == 38
+    assert "raylet" not in said
 
 
-def test_an_interrupted_map_goes_on(ground: Ground) -> None:
-    ...
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_map_goes_on_with_its_driver_started_again(ground: Ground, number: signal.Signals) -> None:
+    ground.on_call = lambda text: Answer(text.lower(), delay=0.3)
+    first = ground.driver("--json", "--concurrency", str(ROWS))
+    assert ground.asked(30)
+    first.send_signal(number)
+    said = first.communicate(timeout=120)[1]
+    assert first.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), said
+    code, report, said = ground.ended(ground.driver("--json", "--concurrency", str(ROWS)))
+    assert (code, report["ok"]) == (0, 40), said
+    assert ground.answers() == sorted(f"answer read row {number}" for number in range(1, 41))
+    assert max(ground.calls.values()) <= 2
+    assert len(ground.provider.requests) <= 80 + ROWS
 
 
-def test_a_map_goes_on_without_its_driver_and_without_a_node(ground: Ground) -> None:
-    ...
+def test_the_rows_of_a_dead_node_run_on_the_others(ground: Ground) -> None:
+    ground.on_call = lambda text: Answer(text.lower(), delay=1.0 if len(ground.keys) < 2 else 0.3)
+    driver = ground.driver("--json", "--concurrency", str(ROWS))
+    assert ground.provider.wait_until(lambda _: len(ground.keys) == 2, seconds=120)
+    ground.kill_node()
+    code, report, said = ground.ended(driver)
+    assert (code, report["ok"]) == (0, 40), said
+    assert ground.answers() == sorted(f"answer read row {number}" for number in range(1, 41))
+    assert len(ground.provider.requests) <= 80 + ROWS
+    assert "left the cluster" in said
+    assert "raylet" not in said

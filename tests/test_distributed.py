@@ -52,7 +52,8 @@ def test_no_fleet_is_faster_than_its_slots_and_none_uses_more_than_there_is(node
 def test_a_limit_is_reached_at_the_number_of_nodes_that_is_stated_for_it(resource: str) -> None:
     given = replace(Assumptions(), notified_commits=1e9, commit_ms=1e-6, provider_calls=1e5)
     half = round(breaks(given)[resource] / 2)
-    ample = replace(given, node_cores=1e3, server_cores=1e4 if resource == "write-ahead log" else given.server_cores)
+    cores = given.server_cores if resource == "processors of the database" else 1e4
+    ample = replace(given, node_cores=1e3, server_cores=cores)
     assert load(half, ample).uses[resource] == pytest.approx(0.5, rel=0.02)
 
 

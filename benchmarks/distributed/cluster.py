@@ -53,7 +53,9 @@ def cluster(*options: str) -> Iterator[Cluster]:
     made = Cluster(folder, *options)
     try:
         made.create()
-        yield made
-        made.stop()
+        try:
+            yield made
+        finally:
+            made.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,10 +1,12 @@
 """A provider on loopback whose answers never repeat, and which logs every request.
 
-python -m benchmarks.resume.provider LOG   # prints its port; LOG gets a line of JSON for each request and each reply
+python -m benchmarks.resume.provider LOG [LEAST MOST]
+
+prints its port. LOG gets a line of JSON for each request and each reply.
 
 A prompt that begins with PLAN gets a streamed plan of as many subtasks as it names, each with a mark of its own;
 with accepted subtasks, it gets the rest. WORK MARK gets `done MARK` and the number of the reply; REVIEW is accepted;
-MERGE returns all marks in order. Each reply takes 5 to 40 ms.
+MERGE returns all marks in order. Each reply takes LEAST to MOST seconds, by default 5 to 40 ms.
 """
 
 import asyncio
@@ -25,8 +27,9 @@ _MARK = re.compile(r"\b[a-z]+-[0-9a-f]{12}\b")
 class Provider:
     """Answers and logs: `asked` with the digest of the request's body, `answered` once the whole reply is sent."""
 
-    def __init__(self, log: IO[str]) -> None:
+    def __init__(self, log: IO[str], delay: tuple[float, float] = (0.005, 0.04)) -> None:
         self._log = log
+        self._delay = delay
         self._random = random.Random()
         self._number = 0
 
@@ -48,7 +51,7 @@ class Provider:
         first = next(m["content"] for m in body["messages"] if m["role"] == "user")
         kind = first.partition(" ")[0].strip()
         self._say("asked", number, kind, body)
-        await asyncio.sleep(self._random.uniform(0.005, 0.04))
+        await asyncio.sleep(self._random.uniform(*self._delay))
         pieces = self._pieces(kind, first, said, number, body["messages"])
         if body.get("stream"):
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -130,12 +133,13 @@ def _events(pieces: list[str]) -> Iterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
-async def main(log: Path) -> None:
+async def main(log: Path, *delay: float) -> None:
     with log.open("a", encoding="utf-8") as file:
-        server = await asyncio.start_server(Provider(file).serve, "127.0.0.1", 0, backlog=4096)
+        provider = Provider(file, (delay[0], delay[1])) if delay else Provider(file)
+        server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=4096)
         print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), *map(float, sys.argv[2:])))

@@ -1,0 +1,90 @@
+"""Nodes: two on this machine, as processes of `fusion worker` or as a test cluster of Ray."""
+
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Final
+
+from benchmarks.distributed.scene import fusion, kill
+
+COUNT: Final = 2
+
+
+class Nodes(ABC):
+    """Two nodes on one machine, of which one may be killed."""
+
+    on: str
+
+    @property
+    @abstractmethod
+    def pids(self) -> list[int]:
+        """The processes of all nodes; what they have started is not among them."""
+
+    @abstractmethod
+    def kill_one(self) -> None:
+        """Kill a node with SIGKILL, and its children."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all nodes."""
+
+
+class Workers(Nodes):
+    """Processes of `fusion worker`."""
+
+    on = "workers"
+
+    def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
+        words = ["worker", "--store", store, "--config", str(config), "--concurrency", str(concurrency)]
+        self._processes = [
+            fusion([*words, "--name", f"node-{number}"], folder / f"node-{number}.log") for number in range(COUNT)
+        ]
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    def kill_one(self) -> None:
+        kill(self._processes.pop())
+
+    def close(self) -> None:
+        for process in self._processes:
+            kill(process)
+
+
+class Ray(Nodes):
+    """A cluster of Ray for tests: a head that runs no rows, and two nodes, each with processes of its own."""
+
+    def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(config), str(COUNT)]
+        with (folder / "ray.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+        self.on = self._line()
+
+    @property
+    def pids(self) -> list[int]:
+        return [self._process.pid]
+
+    def kill_one(self) -> None:
+        self._tell("kill")
+        assert self._line() == "killed"
+
+    def close(self) -> None:
+        self._tell("close")
+        self._process.wait(60)
+
+    def _tell(self, word: str) -> None:
+        assert self._process.stdin is not None
+        print(word, file=self._process.stdin, flush=True)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+def nodes(on: str, folder: Path, config: Path, store: str, concurrency: int) -> Nodes:
+    """Start the nodes of a kind."""
+    return (Workers if on == "workers" else Ray)(folder, config, store, concurrency)

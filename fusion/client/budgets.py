@@ -83,7 +83,7 @@ class SharedBudgets:
 
     def of_map(self, map_id: str, limits: Limits, above: Budget | None) -> Budget:
         """Return the budget of a map whose rows run in several processes, an account of the store."""
-        made = self._lease(f"map {map_id}", limits, "store", name="the map", parent=above)
+        made = self._lease(map_account(map_id), limits, "store", name="the map", parent=above)
         self._leased.append(made)
         return made
 
@@ -187,6 +187,7 @@ class SharedBudgets:
         return close_names(name, self._tables) or f"; declare it in your own fusion.toml: {_EXAMPLE}"
 
 
+<<<<<<< HEAD
 def shared_rates(settings: Settings, store: Store | None) -> Accounts | None:
     """Return the accounts in which processes book the rates of models, if they share them. Raises UsageError."""
     said = [layer.shared for layer in settings.ceilings if layer.shared is not None]
@@ -197,3 +198,8 @@ def shared_rates(settings: Settings, store: Store | None) -> Accounts | None:
             )
         return store.accounts
     return store.accounts if store is not None and store.spans_machines and not said else None
+=======
+def map_account(map_id: str) -> str:
+    """Return the name of the account of a map whose rows run in several processes."""
+    return f"map {map_id}"
+>>>>>>> main

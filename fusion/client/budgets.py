@@ -187,19 +187,16 @@ class SharedBudgets:
         return close_names(name, self._tables) or f"; declare it in your own fusion.toml: {_EXAMPLE}"
 
 
-<<<<<<< HEAD
 def shared_rates(settings: Settings, store: Store | None) -> Accounts | None:
     """Return the accounts in which processes book the rates of models, if they share them. Raises UsageError."""
     said = [layer.shared for layer in settings.ceilings if layer.shared is not None]
     if any(said):
         if store is None:
-            raise UsageError(
-                "`shared` in [limits] holds rates for all processes of a store, and there is none: give one"
-            )
+            raise UsageError("`shared` in [limits] holds rates for all processes of a store: give one")
         return store.accounts
     return store.accounts if store is not None and store.spans_machines and not said else None
-=======
+
+
 def map_account(map_id: str) -> str:
     """Return the name of the account of a map whose rows run in several processes."""
     return f"map {map_id}"
->>>>>>> main

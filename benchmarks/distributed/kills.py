@@ -128,11 +128,13 @@ class Stage:
     def _wait_for_middle(self) -> None:
         """Wait until a random share of the calls is answered: of the middle third of those that the cap allows."""
         share = random.Random(self._plan.seed).uniform(1 / 3, 2 / 3) * (0.5 if self._plan.cap == "below" else 1)
-        calls = int(share * self._plan.rows * CALLS)
+        calls = max(1, int(share * self._plan.rows * CALLS))
         until = self._began + self._plan.longest
         while self._scene.answered < calls and self._driver.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
         self.trial.at = time.monotonic() - self._began
+        if not self._scene.answered:
+            raise SystemExit("the map ended before its first call")
 
     def _kill(self) -> None:
         self._foresee(COUNT - 1 if self._plan.kill == "node" else COUNT)

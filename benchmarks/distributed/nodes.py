@@ -1,8 +1,10 @@
 """Nodes: two on this machine, as processes of `fusion worker` or as a test cluster of Ray."""
 
+import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +17,7 @@ class Nodes(ABC):
     """Two nodes on one machine, of which one may be killed."""
 
     on: str
+    """Value of `fusion map --on`."""
 
     @property
     @abstractmethod
@@ -56,13 +59,15 @@ class Workers(Nodes):
 class Ray(Nodes):
     """A cluster of Ray for tests: a head that runs no rows, and two nodes, each with processes of its own."""
 
+    on = "ray"
+
     def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
         command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(config), str(COUNT)]
         with (folder / "ray.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )
-        self.on = self._line()
+        os.environ["RAY_ADDRESS"] = self._line()
 
     @property
     def pids(self) -> list[int]:
@@ -73,7 +78,8 @@ class Ray(Nodes):
         assert self._line() == "killed"
 
     def close(self) -> None:
-        self._tell("close")
+        with suppress(BrokenPipeError):  # it has failed
+            self._tell("close")
         self._process.wait(60)
 
     def _tell(self, word: str) -> None:

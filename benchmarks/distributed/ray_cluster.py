@@ -12,18 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_health_check_initial_delay_ms": "2000",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_raylet_start_wait_time_s": "240",  # a busy machine starts slowly
+    "RAY_worker_register_timeout_seconds": "240",
 }
 _SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
 
 
 def main(config: str, count: int) -> None:
     """Serve until `close`."""
-    os.environ.update(_QUIET, FUSION_CONFIG=config)
+    os.environ.update(_SETTINGS, FUSION_CONFIG=config)
 
     from ray.cluster_utils import Cluster
 

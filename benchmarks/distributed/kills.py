@@ -123,7 +123,7 @@ class Stage:
         self._nodes.close()
 
     def _start(self, usd: Decimal | None) -> "subprocess.Popen[bytes]":
-        return self._scene.map(self._database.url, self._nodes.on, usd)
+        return self._scene.map(self._database.url, self._nodes.on, usd, self._nodes.options)
 
     def _wait_for_middle(self) -> None:
         """Wait until a random share of the calls is answered: of the middle third of those that the cap allows."""
@@ -137,7 +137,7 @@ class Stage:
             raise SystemExit("the map ended before its first call")
 
     def _kill(self) -> None:
-        self._foresee(COUNT - 1 if self._plan.kill == "node" else COUNT)
+        self._foresee(self._nodes.left if self._plan.kill == "node" else 1.0)
         match self._plan.kill:
             case "node":
                 self._nodes.kill_one()
@@ -148,14 +148,13 @@ class Stage:
                 kill(self._driver)
                 self._driver = self._start(self._plan.usd)
 
-    def _foresee(self, count: int) -> None:
-        """Note the ideal ends of what is left, on so many nodes."""
+    def _foresee(self, share: float) -> None:
+        """Note the ideal ends of what is left, on this share of the slots."""
         trial, plan, done = self.trial, self._plan, self._scene.answered
         left = plan.rows * CALLS - done
         trial.began = self._scene.logged()[0]["at"] - self._clock
-        pace = done / (trial.at - trial.began) / COUNT
-        trial.ideal = trial.at + left / (pace * count)
-        trial.by_slots = trial.at + left * plan.seconds / (count * plan.slots)
+        trial.ideal = trial.at + left / (share * done / (trial.at - trial.began))
+        trial.by_slots = trial.at + left * plan.seconds / (share * COUNT * plan.slots)
 
     def _finish(self) -> None:
         """Go on with a map that its cap has stopped, under a larger cap."""

@@ -18,6 +18,10 @@ class Nodes(ABC):
 
     on: str
     """Value of `fusion map --on`."""
+    left: float
+    """Share of the rows at once that one node runs if the other has died."""
+    options: tuple[str, ...] = ()
+    """Further options of `fusion map`."""
 
     @property
     @abstractmethod
@@ -37,6 +41,7 @@ class Workers(Nodes):
     """Processes of `fusion worker`."""
 
     on = "workers"
+    left = 1 / COUNT
 
     def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
         words = ["worker", "--store", store, "--config", str(config), "--concurrency", str(concurrency)]
@@ -60,6 +65,7 @@ class Ray(Nodes):
     """A cluster of Ray for tests: a head that runs no rows, and two nodes, each with processes of its own."""
 
     on = "ray"
+    left = 1.0
 
     def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
         command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(config), str(COUNT)]
@@ -68,6 +74,7 @@ class Ray(Nodes):
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )
         os.environ["RAY_ADDRESS"] = self._line()
+        self.options = ("--concurrency", str(COUNT * concurrency))
 
     @property
     def pids(self) -> list[int]:

@@ -84,11 +84,13 @@ class Spent(Value):
 class Times(Value):
     """Seconds of a run by cause, along the chain of calls that its end waited for: they add up to its time.
 
-    `model` is the time of models, from the request sent to the answer; the next six are waits of calls (see
-    Waited). `own` is all else: Fusion itself, its store, and pauses between calls.
+    `model` is the time of models, from the request sent to the answer, and `tools` that of tools and of commands in
+    the sandbox; the next six are waits of calls (see Waited). `own` is all else: Fusion itself, its store, and pauses
+    between calls.
     """
 
     model: float = 0.0
+    tools: float = 0.0
     library: float = 0.0
     budget: float = 0.0
     slot: float = 0.0
@@ -104,7 +106,7 @@ class Times(Value):
 
     @property
     def total(self) -> float:
-        return self.model + self.waited + self.own
+        return self.model + self.tools + self.waited + self.own
 
 
 class ReceiptLine(Value):

@@ -29,7 +29,7 @@ from fusion.pipeline.rows import Table
 from fusion.pipeline.spec import Pipeline
 from fusion.pipeline.written import is_written
 from fusion.prompts.template import Path, Prompts
-from fusion.stages.base import LEARNED, MATERIAL_SEARCH, PipelineUse, Stage, tool_pipeline
+from fusion.stages.base import BUILT_IN, LEARNED, PipelineUse, Stage, tool_pipeline
 from fusion.tools.base import Toolbox
 
 _NOT_OF_ROWS: Final = frozenset({"by", "confidence", "needs"})
@@ -381,7 +381,7 @@ def pipeline_uses(path: str, stage: Stage) -> Iterator[tuple[str, PipelineUse]]:
 
 def unusable_tool(name: str, toolbox: Toolbox) -> str | None:
     """Return the reason why the tool of a name cannot be had; None if it may. No tool is started."""
-    if name == MATERIAL_SEARCH or tool_pipeline(name) is not None:
+    if name in BUILT_IN or tool_pipeline(name) is not None:
         return None  # built in, or loaded with its stage
     try:
         toolbox.check(name)

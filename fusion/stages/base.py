@@ -101,6 +101,10 @@ class PipelineUse:
 
 MATERIAL_SEARCH: Final = "material.search"
 """The built-in tool that searches the material of the run."""
+MATERIAL_SECTIONS: Final = "material.sections"
+"""The built-in tool that lists the sections of the material of the run."""
+BUILT_IN: Final = frozenset({MATERIAL_SEARCH, MATERIAL_SECTIONS})
+"""Tools that need no settings."""
 
 
 def tool_pipeline(name: str) -> PipelineUse | None:

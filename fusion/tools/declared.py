@@ -92,5 +92,5 @@ class Declared(Toolbox):
         near = close_names(name.partition(".")[0], known)
         return (
             f"no tool {name!r} is declared{near}; tools are SERVER.TOOL of [mcp.SERVER] in fusion.toml, "
-            "module:function of [python], pipeline:NAME, and material.search"
+            "module:function of [python], pipeline:NAME, material.search and material.sections"
         )

@@ -14,6 +14,7 @@ from fusion.core.types import Usage
 from fusion.models.tokens import InlineBounds
 from tests.conftest import plan_text, run, subtasks
 from tests.engine.test_random_runs import pipelines
+from tests.stages.hands.doubles import Recorded, call, calls, results
 
 PRICE = Price(input=Decimal("0.001"), output=Decimal("0.002"))
 EXAMPLES = settings(
@@ -203,3 +204,48 @@ def test_a_refusal_that_borrowing_paid_for_leaves_the_run_whole(times: str) -> N
     spent = outcome(pipeline, "fail", Limits(), 0.2, prompt="go").cost.usd
     result = outcome(pipeline, "finish", Limits(usd=spent * Decimal(times)), 0.2, prompt="go")
     assert (result.status, result.failed) == ("ok", ())
+
+
+HANDED = """
+inputs: {task: What.}
+defaults: {max_tokens: 50}
+stages:
+  work: {kind: map, over: "range(20) | list", role: bulk, prompt: "work {{ item.source }}"}
+  answer: {kind: generate, role: frontier, prompt: "sum {{ work | length }}", tools: [search]%s}
+output: answer
+"""
+
+
+def searching(steps: int) -> ScriptedModel:
+    """Calls a tool in each step but the last, then answers."""
+
+    def script(request: Any) -> Any:
+        if request.tools and len(results(request)) < steps - 1:
+            return calls(call("search", q="ice"))
+        return Say("the sum" if request.tools else "worked", usage=Usage(input=40, output=5))
+
+    return ScriptedModel(script, name="own/native", price=PRICE)
+
+
+@pytest.mark.parametrize(
+    ("keys", "budget", "steps", "worked"),
+    [
+        ("", {"calls": 10}, 5, 5),
+        (", advisor: {role: frontier}", {"calls": 10}, 5, 5),
+        (", max_steps: 3", {"calls": 10}, 3, 7),
+        (", max_steps: 2", {"calls": 10}, 2, 8),
+        (", max_steps: 8", {"calls": 100}, 8, 20),
+        (", max_steps: 3, max_tool_calls: 2", {"usd": 200}, 3, 20),
+        (", max_steps: 4", {"calls": 6}, 3, 3),
+    ],
+)
+def test_the_steps_of_a_last_stage_with_tools_are_held_back(
+    keys: str, budget: dict[str, Any], steps: int, worked: int
+) -> None:
+    pipeline = Pipeline.from_yaml(f"on_budget: finish\n{HANDED % keys}")
+    tool = Recorded()
+    with Fusion(profile="local", model=searching(steps), tools=[tool]) as fusion:
+        result, _ = run(fusion, "x", pipeline=pipeline, budget=budget)
+    assert (result.status, result.text) == ("ok" if worked == 20 else "partial", "the sum"), result.error
+    assert len(tool.calls) == steps - 1
+    assert len([item for item in result.stages["work"].items if item.ok]) == worked

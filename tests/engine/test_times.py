@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, Model, ModelInfo, Reply, Say, ScriptedModel
+from fusion import Fusion, Model, ModelInfo, Reply, Result, Say, ScriptedModel
 from fusion.core.errors import BadRequestError, ModelConnectionError, RateLimitError
 from fusion.core.events import CallCancelled, CallFailed, CallFinished, EventBase
 from fusion.core.types import Deltas, Request, Usage, Waited
 from fusion.models.base import Price
 from tests.conftest import pipeline, run
+from tests.stages.hands.doubles import Recorded, call
+from tests.stages.hands.doubles import pipeline as tooled
 
 Make = Callable[..., Fusion]
 
@@ -144,6 +146,75 @@ def test_the_times_of_a_run_add_up_along_its_critical_path(fusion: Make, shape: 
     assert times.total == pytest.approx(result.seconds)
     assert calls * LONG * 0.95 <= times.model <= result.seconds
     assert times.waited == 0
+
+
+def searching(model: ScriptedModel, stage: str, **more: Any) -> Result:
+    """The Result of a pipeline whose stage `a` calls a tool that takes its time."""
+    with Fusion(model=model, tools=[Recorded(seconds=LONG), Recorded("other", seconds=LONG)], **more) as fusion:
+        result, _ = run(fusion, "ice", pipeline=tooled(stage))
+    assert result.receipt.times.total == pytest.approx(result.seconds)
+    return result
+
+
+ACTS = {
+    "one call": ("kind: tool, tool: search, arguments: {q: inputs.q}", ["never"], 1, 0),
+    "items at once": ("kind: tool, tool: search, over: 'range(4) | list', arguments: {q: inputs.q}", ["never"], 1, 0),
+    "items in turn": (
+        "kind: tool, tool: search, over: 'range(3) | list', concurrency: 1, arguments: {q: inputs.q}",
+        ["never"],
+        3,
+        0,
+    ),
+    "of a model": (
+        "kind: generate, role: bulk, prompt: x, tools: [search]",
+        [Say(delay=LONG, tool_calls=(call("search", q="ice"),)), Say("done", delay=LONG)],
+        1,
+        2,
+    ),
+    "two of a model at once": (
+        "kind: generate, role: bulk, prompt: x, tools: [search, other]",
+        [Say(tool_calls=(call("search", 1, q="ice"), call("other", 2, q="ice"))), "done"],
+        1,
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_the_time_of_tools_is_on_the_path(name: str) -> None:
+    stage, script, tools, models = ACTS[name]
+    times = searching(ScriptedModel(script, name="own/native"), stage).receipt.times
+    assert times.tools >= tools * LONG * 0.9
+    assert times.model >= models * LONG * 0.9
+
+
+def test_a_pipeline_as_a_tool_counts_by_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = "name: inner\ninputs: {q: A question.}\nstages: {b: {kind: generate, role: bulk, prompt: x}}\noutput: b\n"
+    (tmp_path / "inner.yaml").write_text(inner)
+    model = ScriptedModel(
+        [Say(tool_calls=(call("inner", q="ice"),)), Say("within", delay=LONG), "done"], name="own/native"
+    )
+    stage = "kind: generate, role: bulk, prompt: x, tools: [inner.yaml]"
+    text = f"inputs: {{q: A question.}}\nstages: {{a: {{{stage}}}}}\noutput: a\n"
+    (tmp_path / "outer.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with Fusion(model=model) as fusion:
+        result, _ = run(fusion, "ice", pipeline=tmp_path / "outer.yaml")
+    assert result.status == "ok", result.error
+    assert result.receipt.times.model >= LONG * 0.9
+    assert result.receipt.times.tools < LONG / 2
+
+
+def test_the_time_of_tools_outlives_an_interruption(tmp_path: Path) -> None:
+    stage = "kind: generate, role: bulk, prompt: x, tools: [search]"
+    script = [Say(tool_calls=(call("search", q="ice"),)), Say(error=BadRequestError("no")), "done"]
+    model, store = ScriptedModel(script, name="own/native"), tmp_path / "runs.db"
+    failed = searching(model, stage, store=store)
+    assert failed.status == "failed"
+    with Fusion(model=model, tools=[Recorded(), Recorded("other")], store=store) as fusion:
+        result = fusion.resume(failed.run_id)
+    assert result.receipt.times.tools >= LONG * 0.9
+    assert result.receipt.times.total == pytest.approx(result.seconds)
 
 
 def test_a_run_without_calls_spends_its_own_time(fusion: Make) -> None:

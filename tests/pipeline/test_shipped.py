@@ -208,7 +208,53 @@ def test_research_finds_cites_and_merges(fusion: Any) -> None:
     assert "The ferry fee is 40 kroner." in said(models["reviewer"].requests[0])
     merged = said(models["frontier"].requests[-1])
     assert "The ferry costs 40 kroner. [documents 2: Fees]" in merged
-    assert [event.status for event in events if event.type == "tool_finished"] == ["ok"]
+    assert sorted((event.stage, event.status) for event in events if event.type == "tool_finished") == [
+        ("find", "ok"),
+        ("sections", "ok"),
+    ]
+
+
+def citing(*answers: str) -> Any:
+    """A researcher whose answers are these, one after the other."""
+    left = list(answers)
+
+    def model(request: Any) -> Any:
+        step = request.key.stage if request.key is not None else ""
+        return left.pop(0) if step in ("draft", "answer") else researcher(request)
+
+    return model
+
+
+RIGHT = "The ferry costs 40 kroner [documents 2: Fees]."
+
+
+@pytest.mark.parametrize(
+    ("answers", "text", "passed"),
+    [
+        ([RIGHT], RIGHT, True),
+        (["It costs 40 [documents 2]."], "It costs 40 [documents 2].", True),
+        (["Ada steers [documents 3: Crew; documents 1: Times]."], None, True),
+        (["It costs 40 [documents 2: Fees](x) [documents  2:\nFees]."], None, True),
+        (["Nothing says so."], "Nothing says so.", True),
+        (["It costs 40 [documents 9: Fees].", RIGHT], RIGHT, True),
+        (["It costs 40 [documents 2: Tolls].", RIGHT], RIGHT, True),
+        (["It costs 40 [web].", "It costs 40 [documents 7]."], "It costs 40 [documents 7].", False),
+    ],
+)
+def test_research_lets_no_unknown_source_pass_in_silence(
+    fusion: Any, answers: list[str], text: str | None, passed: bool
+) -> None:
+    script = citing(*answers)
+    models = {role: ScriptedModel(script, name=f"scripted/{role}") for role in ("bulk", "frontier", "reviewer")}
+    result, _ = run(fusion(models), "What?", pipeline="research", inputs={"documents": DOCUMENTS})
+    assert (result.status, result.text) == ("ok", text or answers[0])
+    assert (result.stages["answer"].decision == "passed") is passed
+    assert any("did not pass the check" in note for note in result.notes) is not passed
+    if len(answers) > 1:
+        repaired = said(models["frontier"].requests[-1])
+        assert "there is no source" in repaired
+        assert "documents 3: Crew" in repaired
+        assert "Ada steers." not in repaired
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ _WAITS: Final = {
     "failed": "failed attempts",
     "batch": "batches",
 }
-_TIMES: Final = {"model": "models", **_WAITS, "own": "other"}
+_TIMES: Final = {"model": "models", "tools": "tools", **_WAITS, "own": "other"}
 _SHOWN_FROM: Final = 0.05
 """Seconds from which on a part of a time is shown."""
 _LONG: Final = 7200

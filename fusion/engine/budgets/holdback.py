@@ -10,6 +10,7 @@ from fusion.core.types import Limits
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, tools_bound
 from fusion.stages.base import Stage
+from fusion.stages.hands.stage import HandedStage
 
 T = TypeVar("T", int, Decimal)
 
@@ -113,12 +114,13 @@ class Caps(NamedTuple):
 def held_back(spec: RunSpec, budget: Budget, caps: Caps) -> dict[str, Hold]:
     """Hold a budget for each last stage, which no other stage can use; nothing under `on_budget: fail`.
 
-    The hold is the worst case of one call of the stage, or of one call of each stage of the pipeline that it runs.
-    The last stages together hold at most half of each cap: the rest pays for the work before them.
+    The hold is the worst case of one answer of the stage, or of one call of each stage of the pipeline that it runs.
+    With tools an answer takes a call for each step, which reads the results so far. The last stages together hold at
+    most half of each cap: the rest pays for the work before them.
     """
     if spec.pipeline.on_budget != "finish" or caps == (None, None, None):
         return {}
-    needs = {name: _worst_case(name, spec, 0) for name in spec.loaded.dataflow.last}
+    needs = {name: _worst_answer(name, spec) for name in spec.loaded.dataflow.last}
     calling = {name: need for name, need in needs.items() if need.calls}
     return {name: budget.hold(_capped(need, caps, len(calling)), name) for name, need in calling.items()}
 
@@ -146,6 +148,32 @@ def _worst_case(name: str, spec: RunSpec, reads: int) -> Bound:
         own = Bound()
     nested = [path for path in spec.loaded.nested if path.partition("/")[0] == name]
     return own.plus(most_of(_whole(spec.within(path, spec.request, spec.inputs), taken) for path in nested))
+
+
+def _worst_answer(name: str, spec: RunSpec) -> Bound:
+    """Return the bound of one answer of a stage: one call, or the calls of all steps with tools."""
+    once, stage = _worst_case(name, spec, 0), spec.pipeline.stages[name]
+    if not isinstance(stage, HandedStage) or not stage.has_hands:
+        return once
+    taken, given, advisor = _input_bound(name, spec), _given(name, stage, spec), stage.advisor
+    results = stage.max_tool_calls * max((options.max_result for options in stage.tools.values()), default=0)
+    advice = Bound()
+    if advisor is not None:
+        results += advisor.calls * advisor.max_tokens
+        advice = _dearest(spec, advisor.role, taken, advisor.max_tokens).times(advisor.calls)
+    role = next(role for _, role in stage.roles())
+    later = (_dearest(spec, role, taken + results + step * given, given) for step in range(1, stage.max_steps))
+    return sum_of((once, advice, *later))
+
+
+def _dearest(spec: RunSpec, role: str, taken: int, given: int) -> Bound:
+    """Return the bound of one call of a role, whose input fits into the context of its model."""
+    return most_of(Bound.of_call(model, _fitting(model, taken), given) for model in spec.roles[role].models)
+
+
+def _fitting(model: ModelInfo, taken: int) -> int:
+    """Return the most of these tokens that fit into the context of a model."""
+    return taken if model.context is None else min(taken, model.context)
 
 
 def _given(name: str, stage: Stage, spec: RunSpec) -> int:

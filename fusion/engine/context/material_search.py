@@ -1,4 +1,4 @@
-"""MaterialSearch: the built-in tool `material.search`, which searches the documents of a run."""
+"""Built-in tools of the documents of a run: `material.search` and `material.sections`."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,11 @@ _SPEC: Final = ToolSpec(
         "additionalProperties": False,
     },
 )
+_SECTIONS: Final = ToolSpec(
+    name="material_sections",
+    description="List the names of all sections of the documents.",
+    parameters={"type": "object", "properties": {}, "additionalProperties": False},
+)
 
 
 class MaterialSearch(Tool):
@@ -45,7 +50,7 @@ class MaterialSearch(Tool):
         self._material = material
 
     async def call(self, arguments: dict[str, Any]) -> ToolResult:
-        sections = [one for one in self._material.sections.all if one.file is None]
+        sections = _texts_of(self._material)
         if not sections:
             return ToolResult("There are no documents to search.", failed=True)
         query, texts = str(arguments["query"]), [f"{one.title}\n{one.text}" for one in sections]
@@ -55,6 +60,24 @@ class MaterialSearch(Tool):
         best = [sections[at] for at in found[:_MOST]]
         text = "\n\n".join(f"[{name_of(one)}]\n{one.text.strip()}" for one in best)
         return ToolResult(text, [{"source": name_of(one), "text": one.text.strip()} for one in best])
+
+
+class MaterialSections(Tool):
+    """Lists the names of the sections that `material.search` finds, by which an answer cites them."""
+
+    spec = _SECTIONS
+    effect = "read"
+
+    def __init__(self, material: "RunMaterial") -> None:
+        self._material = material
+
+    async def call(self, arguments: dict[str, Any]) -> ToolResult:
+        names = [name_of(one) for one in _texts_of(self._material)]
+        return ToolResult("\n".join(names) or "There are no documents.", names)
+
+
+def _texts_of(material: "RunMaterial") -> list[Section]:
+    return [one for one in material.sections.all if one.file is None]
 
 
 def name_of(section: Section) -> str:

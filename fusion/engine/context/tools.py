@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fusion.core.errors import StageError, UsageError
 from fusion.core.events import ToolFinished, ToolStarted
 from fusion.core.types import Effect, Failure, GateQuestion, ToolResult, ToolSpec, ToolTerms
-from fusion.engine.context.material_search import MaterialSearch
+from fusion.engine.context.material_search import MaterialSearch, MaterialSections
 from fusion.engine.context.pipeline_tool import PipelineTool
 from fusion.models.redaction import Redactor
 from fusion.pipeline.inputs.values import plain
-from fusion.stages.base import MATERIAL_SEARCH, tool_pipeline
+from fusion.stages.base import MATERIAL_SEARCH, MATERIAL_SECTIONS, tool_pipeline
 from fusion.stages.context import StageTools
 from fusion.store.base import OF_TOOL
 from fusion.tools import arguments as of_arguments
@@ -152,6 +152,8 @@ class RunTools(StageTools):
     async def _found(self, name: str) -> tuple[Tool, ...]:
         if name == MATERIAL_SEARCH:
             return (MaterialSearch(self._ctx.run.material),)
+        if name == MATERIAL_SECTIONS:
+            return (MaterialSections(self._ctx.run.material),)
         if (use := tool_pipeline(name)) is not None:
             return (PipelineTool(self._ctx, use),)
         try:

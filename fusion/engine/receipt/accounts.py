@@ -14,12 +14,14 @@ from fusion.core.events import (
     CallFailed,
     CallFinished,
     CallStarted,
+    CommandFinished,
     Decided,
     EventBase,
     FallbackTaken,
     ItemFinished,
     Noted,
     OfCall,
+    ToolFinished,
 )
 from fusion.core.result import Cost, Receipt, ReceiptLine, Served, Spent
 from fusion.core.types import Money, Usage
@@ -168,19 +170,25 @@ class Accounts:
                 of.batch_saved += line.batch_saved
             by = line.model if line.asked else None
             self._served[line.role, line.asked or line.model, line.served, by] += line.calls
+        acts = [event for event in before.events if isinstance(event, ToolFinished | CommandFinished)]
         for event in before.events:
-            self(event)
-        self._take_up_times(before.timings)
+            if not isinstance(event, ToolFinished | CommandFinished):
+                self(event)
+        self._take_up_times(before.timings, acts)
 
-    def _take_up_times(self, calls: Sequence[Timing]) -> None:
-        """Add the times of calls, in the order of their starts and ends."""
-        moments = [(moment, at, call) for call in calls for at, moment in ((0, call.started), (1, call.ended))]
-        for moment, at, call in sorted(moments, key=lambda one: one[:2]):
-            place = (call.stage, call.item, call.step)
-            if at == 0:
-                self._path.begin(place, moment)
+    def _take_up_times(self, calls: Sequence[Timing], acts: Sequence[ToolFinished | CommandFinished]) -> None:
+        """Add the times of calls and tools, in the order of their starts and ends."""
+        moments: list[tuple[float, int, Timing | ToolFinished | CommandFinished]] = [
+            (moment, at, call) for call in calls for at, moment in ((0, call.started), (1, call.ended))
+        ]
+        moments += [(act.at.timestamp(), 1, act) for act in acts]
+        for moment, at, one in sorted(moments, key=lambda one: one[:2]):
+            if not isinstance(one, Timing):
+                self._acted(one)
+            elif at == 0:
+                self._path.begin((one.stage, one.item, one.step), moment)
             else:
-                self._path.finish(place, moment, call.waited, call.latency, reused=call.reused)
+                self._path.finish((one.stage, one.item, one.step), moment, one.waited, one.latency, reused=one.reused)
         for call in calls:
             if not call.reused and (call.cached_read or call.cache_write):
                 usage = Usage(input=call.input, cached_read=call.cached_read, cache_write=call.cache_write)
@@ -258,6 +266,10 @@ class Accounts:
         place = (event.stage, event.item, event.step)
         self._path.finish(place, event.at.timestamp(), event.waited, latency, reused=reused)
 
+    def _acted(self, event: ToolFinished | CommandFinished) -> None:
+        if not event.reused:
+            self._path.act(event.stage, event.item, event.at.timestamp(), event.seconds)
+
     def _saved_on(self, model: str, usage: Usage) -> Money:
         """Return the dollars that a prompt cache saved."""
         price = self._prices.get(model)
@@ -319,6 +331,8 @@ _ENTRIES: Final[Mapping[type[EventBase], Callable[[Accounts, Any], None]]] = {
     Decided: Accounts._decided,
     ItemFinished: Accounts._settled,
     Noted: Accounts._noted,
+    ToolFinished: Accounts._acted,
+    CommandFinished: Accounts._acted,
 }
 
 

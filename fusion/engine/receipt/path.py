@@ -1,5 +1,6 @@
 """Critical path: splits the time of a run by the calls that its end waited for, and tells what reused calls saved."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from operator import attrgetter
@@ -28,9 +29,12 @@ _CAUSES: Final = tuple(Waited.model_fields)
 _WAITS: Final = attrgetter(*_CAUSES)
 _NO_WAITS: Final = (0.0,) * len(_CAUSES)
 _NEVER: Final = float("-inf")
+_KEPT: Final = 1_000
+"""Ends that are kept, to find the one before the start of a tool."""
 
-_Spent = tuple[float, tuple[float, ...]]
-"""Seconds of models, and of each wait."""
+_Spent = tuple[float, float, tuple[float, ...]]
+"""Seconds of models, of tools, and of each wait."""
+_START: Final[_Spent] = 0.0, 0.0, _NO_WAITS
 _Open = tuple[float, float, _Spent]
 """The start of a call, its start had reused calls taken their time, and the times of the calls before it."""
 
@@ -38,8 +42,9 @@ _Open = tuple[float, float, _Spent]
 class CriticalPath:
     """The chain of calls behind the end of a run: each call is preceded by the one that ended last before it began.
 
-    The time of a call is the latency of its model and its waits. All other time of the run is its own. Moments are
-    seconds since 1970.
+    The time of a call is the latency of its model and its waits. Calls of tools and commands are links of the chain
+    too, unless they made calls of models themselves. All other time of the run is its own. Moments are seconds since
+    1970.
 
     The saved time supposes that a call begins after the calls of the stages that its own depends on, by item where
     items flow, and after those of its own stage that ended before it, other items excepted.
@@ -48,7 +53,10 @@ class CriticalPath:
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
         self._open: dict[Place, _Open] = {}
-        self._last: _Spent = 0.0, _NO_WAITS
+        self._last = _START
+        self._past: deque[tuple[float, _Spent]] = deque(maxlen=_KEPT)
+        self._latest: dict[tuple[str, int | None], float] = {}
+        """Start of the call of a model that ended last, by stage and item."""
         self._end = self._late_end = _NEVER
         self._ends: dict[_Group, float] = {}
         self._late_ends: dict[_Group, float] = {}
@@ -69,7 +77,9 @@ class CriticalPath:
         begun, late, before = call
         took = max(0.0, at - begun)
         self._last = _sum(before, took, waited, latency)
+        self._past.append((at, self._last))
         stage = _top(place)
+        self._latest[stage, place[1]] = begun
         self._ends[stage] = self._ends[stage, place[1]] = self._end = max(at, self._end)
         late += took
         if reused and latency is not None:
@@ -79,11 +89,20 @@ class CriticalPath:
                 self._late_ends[group] = max(late, self._late_ends.get(group, at))
             self._late_end = max(late, self._late_end)
 
+    def act(self, stage: str, item: int | None, at: float, seconds: float) -> None:
+        """Count a call of a tool, or a command, that ended after so many seconds."""
+        begun = at - seconds
+        if self._latest.get((_top_of(stage), item), _NEVER) >= begun:
+            return  # a pipeline as a tool, whose calls are links of their own
+        model, tools, waits = next((one for end, one in reversed(self._past) if end <= begun), _START)
+        self._last = model, tools + seconds, waits
+        self._past.append((at, self._last))
+
     def times(self, seconds: float) -> Times:
         """Return the split of so many seconds."""
-        model, waits = self._last
-        own = max(0.0, seconds - model - sum(waits))
-        return Times(model=model, own=own, **dict(zip(_CAUSES, waits, strict=True)))
+        model, tools, waits = self._last
+        own = max(0.0, seconds - model - tools - sum(waits))
+        return Times(model=model, tools=tools, own=own, **dict(zip(_CAUSES, waits, strict=True)))
 
     @property
     def saved(self) -> float:
@@ -124,12 +143,16 @@ def upstreams(dataflow: Dataflow) -> dict[str, Upstream]:
 
 def _top(place: Place) -> str:
     """Return the stage of the pipeline itself that makes a call, or that contains the one that does."""
-    return place[0].partition("/")[0]
+    return _top_of(place[0])
+
+
+def _top_of(stage: str) -> str:
+    return stage.partition("/")[0]
 
 
 def _sum(before: _Spent, took: float, waited: Waited | None, latency: float | None) -> _Spent:
-    """Return the seconds of models and waits, with so many seconds of a call."""
-    model, waits = before
+    """Return the seconds of models, tools and waits, with so many seconds of a call."""
+    model, tools, waits = before
     left = took
     if waited is not None:
         own = _WAITS(waited)
@@ -137,4 +160,4 @@ def _sum(before: _Spent, took: float, waited: Waited | None, latency: float | No
         share = min(1.0, took / total) if total else 0.0
         waits = tuple([one + wait * share for one, wait in zip(waits, own, strict=True)])
         left -= total * share
-    return model + (left if latency is None else min(latency, left)), waits
+    return model + (left if latency is None else min(latency, left)), tools, waits

@@ -1,4 +1,4 @@
-"""Free checks of a value: its shape, pattern, words, length, numbers, and an expression."""
+"""Free checks of a value: its shape, pattern, words, length, numbers, sources, and an expression."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ from fusion.core.schema import validate
 from fusion.core.types import JsonSchema, as_text
 from fusion.core.validation import Authored
 from fusion.stages.fields import OutputSchema, Pattern, Texts
+from fusion.stages.text.sources import unknown_sources
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
@@ -32,6 +33,9 @@ class Checks(Authored):
     min_length: int | None = Field(default=None, ge=0, description="Fewest characters of the value's text.")
     max_length: int | None = Field(default=None, ge=0, description="Most characters of the value's text.")
     numbers_from: str | None = Field(default=None, description="A text that has every number of the value.")
+    sources_from: str | None = Field(
+        default=None, description="The names of sources; each text in square brackets of the value must be one."
+    )
     expression: str | None = Field(
         default=None, description="An expression over `value`, or the `number` in it, that must be true."
     )
@@ -46,6 +50,8 @@ class Checks(Authored):
         """Yield (key, source) of the expressions; `value` is the checked value, `number` the one in it."""
         if self.numbers_from is not None:
             yield f"{key}.numbers_from", self.numbers_from
+        if self.sources_from is not None:
+            yield f"{key}.sources_from", self.sources_from
         if self.expression is not None:
             yield f"{key}.expression", self.expression
 
@@ -65,6 +71,7 @@ class Checks(Authored):
             *(f"it does not contain {wanted!r}" for wanted in self.contains if wanted not in text),
             *self._length(len(text)),
             *(self._numbers(text, as_text(evaluate(self.numbers_from))) if self.numbers_from is not None else ()),
+            *(unknown_sources(text, evaluate(self.sources_from)) if self.sources_from is not None else ()),
             *(self._expression(evaluate) if self.expression is not None else ()),
         ]
 

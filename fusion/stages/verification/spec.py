@@ -17,8 +17,8 @@ OF_JUDGE: Final = frozenset({"value", "task", "criteria", "confident"})
 """Variables of a judge's template."""
 _OF_FILES: Final = frozenset({"value", "code"})
 _CONDITIONS: Final = (
-    "`python`, `command`, `schema`, `expression`, `matches`, `contains`, `min_length`, `max_length`, `numbers_from` "
-    "or `judge`"
+    "`python`, `command`, `schema`, `expression`, `matches`, `contains`, `min_length`, `max_length`, `numbers_from`, "
+    "`sources_from` or `judge`"
 )
 
 

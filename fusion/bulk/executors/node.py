@@ -9,7 +9,7 @@ from typing import Any, Final
 from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms
 from fusion.bulk.executors.recorded import NodeParts, recorded_spec
 from fusion.bulk.executors.worker import Worker
-from fusion.core.budget import Budget
+from fusion.core.budget import UNLIMITED, Budget, Caps
 from fusion.core.errors import StoreError, WorkerLostError, first_error
 from fusion.core.types import Limits
 from fusion.store.base import RunLock
@@ -91,7 +91,7 @@ class Node:
         key = terms.map_id, terms.number
         if key not in self._workers:
             spec = await asyncio.to_thread(recorded_spec, self._parts, terms)
-            within = self._budget(terms)
+            within = await asyncio.to_thread(self._budget, terms)
             self._workers[key] = Worker(self._parts.recorder, terms.map_id, spec, within=within)
         self._workers.move_to_end(key)
         if len(self._workers) > _MAPS:
@@ -99,10 +99,11 @@ class Node:
         return self._workers[key]
 
     def _budget(self, terms: Terms) -> Budget:
-        limits = terms.budget
-        strict = limits is not None and limits.usd is not None
-        parent = self._parts.budgets.of(terms.within)
-        return Budget(limits or Limits(), name=MAP_BUDGET, parent=parent, strict_usd=strict)
+        row, limits = self._store.map(terms.map_id), terms.budget or Limits()
+        above = self._parts.budgets.of(terms.within, {} if row is None else row.tags)
+        if Caps.of(limits) == UNLIMITED:
+            return Budget(limits, name=MAP_BUDGET, parent=above)
+        return self._parts.budgets.of_map(terms.map_id, limits, above)
 
     @asynccontextmanager
     async def _locked(self, part: Slice | None) -> AsyncIterator[None]:

@@ -11,6 +11,7 @@ from typing import Final
 from benchmarks.distributed.scene import fusion, kill
 
 COUNT: Final = 2
+_TRIES: Final = 4
 
 
 class Nodes(ABC):
@@ -68,12 +69,9 @@ class Ray(Nodes):
     left = 1.0
 
     def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(config), str(COUNT)]
-        with (folder / "ray.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-            )
-        os.environ["RAY_ADDRESS"] = self._line()
+        self._command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(config), str(COUNT)]
+        self._log = folder / "ray.log"
+        os.environ["RAY_ADDRESS"] = self._begun()
         self.options = ("--concurrency", str(COUNT * concurrency))
 
     @property
@@ -88,6 +86,23 @@ class Ray(Nodes):
         with suppress(BrokenPipeError):  # it has failed
             self._tell("close")
         self._process.wait(60)
+
+    def _begun(self) -> str:
+        """Start the cluster; return its address. Ray waits 30 s for a node: on a busy machine it is tried again."""
+        for _ in range(_TRIES):
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    start_new_session=True,
+                )
+            if address := self._line():
+                return address
+            self._process.wait()
+        raise SystemExit(f"the Ray cluster did not start: {self._log.read_text()[-500:]}")
 
     def _tell(self, word: str) -> None:
         assert self._process.stdin is not None

@@ -29,8 +29,13 @@ def main(config: str, count: int) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # prints of Ray
-    cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 0, **_SMALL})
-    members = [cluster.add_node(num_cpus=1, **_SMALL) for _ in range(count)]
+    try:
+        cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 0, **_SMALL})
+        members = [cluster.add_node(num_cpus=1, wait=False, **_SMALL) for _ in range(count)]
+    except Exception:
+        for pid in _children(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        raise
     print(cluster.address, file=out)
     for line in sys.stdin:
         if line.strip() == "kill":

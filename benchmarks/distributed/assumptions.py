@@ -50,7 +50,7 @@ class Assumptions:
     wal_mb: float = figure(400, "MB/s of the write-ahead log", _SERVER)
 
     takeover_seconds: float = figure(
-        10, "s until another node has a dead node's slices", "three heartbeats, and a look"
+        10, "s until others have the slices of a dead node", "three heartbeats, and a look"
     )
     restart_seconds: float = figure(60, "s until a dead node is replaced", "chosen: a pod on a node that is there")
     deaths_a_day: float = figure(1, "deaths a node and day", "chosen: spot machines; 24 is one an hour")

@@ -13,7 +13,7 @@ from psycopg import Connection, errors
 from fusion.core.errors import StoreError, StoreLostError
 from fusion.store.postgres.address import Address
 
-READERS: Final = 8
+READERS: Final = 4
 """Connections for reading that a process has at most."""
 PATIENCE: Final = 15.0
 """Seconds to wait for a connection for reading."""
@@ -89,6 +89,7 @@ def connect(address: Address, purpose: str, options: str = "") -> "Connection[An
     """
     opened: Connection[Any] = Connection.connect(address.of_connection(purpose, options), autocommit=True)
     _opened.add(opened)
+    opened.execute("SET search_path = fusion")  # a pooler may ignore the options
     return opened
 
 

@@ -1,5 +1,6 @@
 """What the tests share: scripted models that play the parts of a pipeline, and ways to run one."""
 
+import functools
 import json
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from fusion import Fusion, Model, Pipeline, Result, RunFailed, ScriptedModel
 from fusion.core.events import EventBase
 from fusion.core.types import Request
 from fusion.models.wrappers.retry import Retrying
+from fusion.quote import quote
 from fusion.store.open import open_store
 from fusion.store.sqlite.store import SqliteStore
 
@@ -71,6 +73,20 @@ def impatient(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if "patient" not in request.fixturenames:
             patch.setattr(Retrying, "_is_spent", lambda self, tries: tries.number >= self._attempts)
+        yield
+
+
+@pytest.fixture
+def precise() -> None:
+    """Quotes come from as many simulated runs as a user's."""
+
+
+@pytest.fixture(autouse=True)
+def rough(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A quote comes from a fifth of the simulated runs, unless the test is `precise`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "precise" not in request.fixturenames:
+            patch.setattr(quote, "quoted", functools.partial(quote.quoted, most_runs=24))
         yield
 
 

@@ -7,8 +7,22 @@ from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["tests.conftest", "fusion.client.client", "fusion.bench.benchmark", "matplotlib.pyplot"]
+    [
+        "tests.conftest",
+        "fusion.client.client",
+        "fusion.bench.benchmark",
+        "matplotlib.pyplot",
+        "fusion.bulk.executors.service",
+        "fusion.store.postgres.open",
+    ]
 )
+
+
+def started(work: Callable[..., None], *arguments: Any) -> Any:
+    """Begin this work in a process with this environment; the process, to be killed and joined."""
+    process = _SERVER.Process(target=_begin, args=(dict(os.environ), work, arguments), daemon=True)
+    process.start()
+    return process
 
 
 def exit_code(work: Callable[..., None], *arguments: Any, within: float = 120) -> int | None:

@@ -1,8 +1,10 @@
 """The cost of keeping a run: rows a second, CPU and wall time per call, and the response time of a large store.
 
-Each measurement of a call's cost has a process of its own, and a twin on a store that keeps nothing.
+Each measurement of a call's cost has a process of its own, and a twin on a store that keeps nothing. A call is two
+waits for the disk: its attempt before it is sent, and its end; a put is one wait for one row. With `--postgres`, the
+store is a database, whose schema `fusion` is emptied: that of a URL, or of a server that is started for it.
 
-    python -m benchmarks.perf.store [--repeat 5] [--calls 100000]
+    python -m benchmarks.perf.store [--repeat 5] [--calls 100000] [--postgres [URL]]
 """
 
 import argparse
@@ -24,11 +26,14 @@ from fusion.store.base import Store
 from fusion.store.encoding import as_json
 from fusion.store.open import open_store
 from fusion.store.rows import Attempt, AttemptEnd, Call, Noticed, Row, RunFilter, SessionStart, Started
+from tests.postgres import Cluster
 
 SYSTEM = "You do one piece of work and answer with the result only. " * 20
 ANSWER = "The billing system is moved in four steps, of which the second one takes the longest by far. " * 12
 CONTEXT = "A document of a hundred kilobytes, which every call of the run reads. " * 1400
 EVENTS = 20
+PUTS = "#puts"
+"""End of the name of a store of which single rows are measured."""
 NOTED = as_json({"type": "noted", "message": "x" * 80})
 
 
@@ -112,10 +117,36 @@ async def calls(store: Store | Nothing, count: int, width: int, context: str) ->
     return Cost((time.perf_counter() - wall) / count * 1000, (time.process_time() - cpu) / count * 1000)
 
 
+async def puts(store: Store | Nothing, count: int, width: int) -> Cost:
+    """Write and await one row at a time, `width` tasks at once."""
+    store.put(*started("r1"))
+    await store.written()
+    numbers = iter(range(1, count + 1))
+
+    async def work() -> None:
+        for number in numbers:
+            store.put(finished("r1", number)[1])
+            await store.written()
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(width):
+            group.create_task(work())
+    return Cost((time.perf_counter() - wall) / count * 1000, (time.process_time() - cpu) / count * 1000)
+
+
 def one_cost(kind: str, count: int, width: int, context: str) -> Cost:
     """Measure a kind of store in this process, without the time to create it."""
     if kind == "nothing":
         return asyncio.run(calls(Nothing(), count, width, context))
+    if kind.startswith("postgresql://"):
+        store = open_store(kind.removesuffix(PUTS))
+        asyncio.run(calls(store, 50, width, context))
+        store.remove(["r1"])
+        cost = asyncio.run(puts(store, count, width) if kind.endswith(PUTS) else calls(store, count, width, context))
+        store.remove(["r1"])
+        store.close()
+        return cost
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder) / "runs.db", synchronous="FULL" if kind == "full" else "NORMAL")
         asyncio.run(calls(store, 50, width, context))
@@ -205,10 +236,31 @@ def large(count: int) -> Iterator[str]:
             store.close()
 
 
+def in_postgres(url: str, repeat: int) -> None:
+    """Print the costs on a database; without a URL, on a server of its own that syncs the disk."""
+    cluster = None if url else Cluster("-c fsync=on")
+    place = url or (cluster.database() if cluster else "")
+    try:
+        for name, kind, count, width in (
+            ("500 at once, a put", place + PUTS, 10_000, 500),
+            ("one after another, a put", place + PUTS, 1000, 1),
+            ("500 at once, a call", place, 10_000, 500),
+            ("one after another, a call", place, 1000, 1),
+        ):
+            costs = [added(kind, count, width) for _ in range(repeat)]
+            print(
+                f"{name}: wall {spread([one.wall for one in costs])} ms, CPU {spread([one.cpu for one in costs])} ms"
+            )
+    finally:
+        if cluster is not None:
+            cluster.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--calls", type=int, default=100_000)
+    parser.add_argument("--postgres", nargs="?", const="", metavar="URL", help="measure a store in PostgreSQL")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -216,6 +268,9 @@ def main() -> None:
         print(json.dumps(one_cost(kind, int(count), int(width), CONTEXT if int(context) else "")))
         return
     print(machine())
+    if given.postgres is not None:
+        in_postgres(given.postgres, given.repeat)
+        return
     for name, kind, count, width, context in (
         ("500 at once", "normal", 10_000, 500, False),
         ("one after another", "normal", 2000, 1, False),

@@ -9,6 +9,7 @@ import lzma
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -56,6 +57,7 @@ class Held:
         return float(self.quote.usd.high / self.quote.usd.likely) if self.quote.usd.likely else 1.0
 
 
+@cache
 def recorded_lengths() -> list[list[int]]:
     """Return output tokens of answers: of real models by recorded model and task set, and of long prose.
 

@@ -1,5 +1,6 @@
 """Subjects: every shipped pipeline, the example of every kind, and pipelines of the tests."""
 
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -98,6 +99,7 @@ _APART = {
 _WORDS = ("the", "report", "of", "what", "was", "said", "about", "each", "quay", "in", "harbour", "by", "master")
 
 
+@cache
 def pipelines() -> dict[str, str | Pipeline]:
     """Return pipelines by name: shipped ones as names, the others as objects."""
     found: dict[str, str | Pipeline] = {name: name for name in sorted(Library.standard().pipelines)}

@@ -17,7 +17,7 @@ from fusion.bulk.report import MapReport, RowResult, Tally
 from fusion.bulk.sources import RowSource
 from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, FusionError, StageError, Waits, failure_of, first_error
+from fusion.core.errors import BudgetError, FusionError, StageError, StoreError, Waits, failure_of, first_error
 from fusion.core.events import MapFinished, MapStarted, Noted, RowFinished, Sink
 from fusion.core.result import Cost
 from fusion.store.base import RunLock, Store
@@ -314,7 +314,11 @@ class MapRun:
         within = self._setup.within
         if self._executor.here:
             return Cost(usd=within.spent.usd or 0, unknown_calls=within.unknown_calls)
-        counts = await asyncio.to_thread(self._setup.store.map_counts, self._setup.one.map_id)
+        try:
+            counts = await asyncio.to_thread(self._setup.store.map_counts, self._setup.one.map_id)
+        except StoreError as error:
+            self._failure = self._failure or error
+            return Cost(usd=self._tally.usd, unknown_calls=self._tally.unknown_calls)
         return Cost(usd=counts.usd, unknown_calls=counts.unknown_calls)
 
     def _report(self, cost: Cost, *, interrupted: bool) -> MapReport:

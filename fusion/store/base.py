@@ -51,6 +51,14 @@ class StoreAddress(NamedTuple):
     secrets: Mapping[str, str]
 
 
+class Subscription(ABC):
+    """Follows a run until it is closed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Hear of nothing more. A second call does nothing."""
+
+
 class RunLock(ABC):
     """The exclusive lock of a run. It ends with the process that holds it."""
 
@@ -144,6 +152,14 @@ class Store(ABC):
             f"the store {self.where} is a file of one machine, and workers need a PostgreSQL database that all of"
             " them reach: give --store postgresql://…, or run the map here"
         )
+
+    def follow(self, run_id: str, call: Callable[[], object]) -> Subscription | None:
+        """Call this, on a thread of the store, whenever a process has written events, decisions or the end of a run.
+
+        It may be called without news, and is called once at the beginning. Returns None for a store that tells of
+        nothing: its readers look at it from time to time.
+        """
+        return None
 
     # Reading a run.
 

@@ -1,6 +1,6 @@
 """Open the store at a place: a file of SQLite, or the URL of a PostgreSQL database."""
 
-import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,5 +54,5 @@ def is_same_database(url: str, other: str) -> bool:
 
 def check_driver() -> None:
     """Raise StoreError if the driver of PostgreSQL is not installed."""
-    if importlib.util.find_spec("psycopg") is None:
+    if find_spec("psycopg") is None:
         raise StoreError("a store in PostgreSQL needs the extra postgres: pip install 'compound-fusion[postgres]'")

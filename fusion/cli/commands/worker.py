@@ -71,11 +71,9 @@ def _state(one: "WorkerRow") -> str:
 
 
 def _place(options: WorkerOptions) -> Any:
-    from fusion.core.paths import is_url, user_path
+    from fusion.core.paths import store_place
 
-    if options.store is None:
-        return True
-    return options.store if is_url(options.store) else user_path(options.store)
+    return True if options.store is None else store_place(options.store)
 
 
 class _Serving:

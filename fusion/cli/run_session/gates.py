@@ -2,8 +2,8 @@
 
 import sys
 import threading
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
 from fusion.cli.run_session.given import from_json
@@ -91,11 +91,15 @@ def answered_here(fusion: Fusion, result: Result, terminal: Terminal) -> bool:
 
 def answered_elsewhere(fusion: Fusion, result: Result, *, quiet: bool) -> None:
     """Wait until a gate of a run is answered elsewhere, or its deadline has passed. It may be interrupted."""
-    with awaited(fusion.store, result.run_id):
+    news = threading.Event()
+    with awaited(fusion.store, result.run_id), ExitStack() as following:
+        if (follower := fusion.store.follow(result.run_id, news.set)) is not None:
+            following.callback(follower.close)
         shown = Remaining(result, quiet=quiet)
         while not goes_on(fusion.store, result.waiting, result.run_id):
             shown.tick()
-            time.sleep(POLL)
+            news.wait(POLL)
+            news.clear()
         shown.end()
 
 

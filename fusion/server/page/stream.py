@@ -3,16 +3,21 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from pydantic_core import to_json
 
 from fusion.server.page.board import Board, KeptEvent
 from fusion.server.page.run import RunView
+from fusion.store.base import Subscription
 
 _LIVE: Final = 0.2
 """Seconds between two looks at a run of this process."""
 _ELSEWHERE: Final = 1.0
+"""Seconds between two looks at a run of another process."""
+_TOLD: Final = 5.0
+"""The same where the store tells of what is new: it does not of single calls."""
 _STATES: Final = 0.5
 """Seconds between two messages with the state of a run of this process."""
 _PING: Final = 15.0
@@ -42,6 +47,25 @@ class RunStream:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         board = await asyncio.to_thread(lambda: self._view.board)
+        news = asyncio.Event()
+        follower = self._follow(news, asyncio.get_running_loop()) if board.live is None else None
+        try:
+            async for messages in self._messages(board, news, _TOLD if follower else _ELSEWHERE):
+                yield messages
+        finally:
+            if follower is not None:
+                follower.close()
+
+    def _follow(self, news: asyncio.Event, loop: asyncio.AbstractEventLoop) -> Subscription | None:
+        """Set `news` when another process has written of the run, if the store tells."""
+
+        def heard() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(news.set)
+
+        return self._view.store.follow(self._view.run_id, heard)
+
+    async def _messages(self, board: Board, news: asyncio.Event, elsewhere: float) -> AsyncIterator[bytes]:
         sent = time.monotonic()
         yield b"retry: 1000\n\n"
         while not self._closing():
@@ -52,7 +76,16 @@ class RunStream:
             if board.over:
                 yield _message("end", {"status": board.status})
                 return
-            await asyncio.sleep(_ELSEWHERE if board.live is None else _LIVE)
+            await self._due(news, elsewhere if board.live is None else _LIVE)
+
+    async def _due(self, news: asyncio.Event, seconds: float) -> None:
+        """Wait for news, so many seconds at most, or until the server closes."""
+        until = time.monotonic() + seconds
+        while not (news.is_set() or self._closing()) and (left := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _ELSEWHERE)):
+                    await news.wait()
+        news.clear()
 
     def _look(self, board: Board) -> Iterator[bytes]:
         """Yield what is new."""

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -12,12 +12,13 @@ from psycopg import Connection
 from fusion.core.errors import RunBusyError, StoreError
 from fusion.core.types import Reply
 from fusion.store.accounts import Accounts
-from fusion.store.base import CACHE_BYTES, RunLock, StoreAddress
+from fusion.store.base import CACHE_BYTES, RunLock, StoreAddress, Subscription
 from fusion.store.encoding import as_json
 from fusion.store.postgres.address import Address
 from fusion.store.postgres.connections import Readers, is_cut
 from fusion.store.postgres.dialect import cursor_of, in_postgres
 from fusion.store.postgres.locks import is_held, key_of
+from fusion.store.postgres.news import News
 from fusion.store.postgres.session import Session
 from fusion.store.postgres.slices import PostgresSlices
 from fusion.store.postgres.writes import readable
@@ -39,12 +40,13 @@ class PostgresStore(SqlStore):
         self._readers = Readers(address)
         self._accounts = SqlAccounts(self._executing, self._changing, self.where, clock=_now)
         self._slices = PostgresSlices(address)
+        self._news = News(address)
         self._address = address
         self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
         self._session = Session(address, cache_bytes=cache_bytes)
         self._writer = self._session.writer
-        self._end = weakref.finalize(self, _finish, self._session, self._slices, self._readers)
+        self._end = weakref.finalize(self, _finish, self._session, self._slices, self._news, self._readers)
 
     def close(self) -> None:
         self._end()
@@ -63,7 +65,7 @@ class PostgresStore(SqlStore):
             self._session.close(wait=False)
             self._session = Session(self._address, cache_bytes=self._cache_bytes)
             self._writer = self._session.writer
-            self._end = weakref.finalize(self, _finish, self._session, self._slices, self._readers)
+            self._end = weakref.finalize(self, _finish, self._session, self._slices, self._news, self._readers)
 
     # Locks.
 
@@ -98,6 +100,9 @@ class PostgresStore(SqlStore):
     @property
     def accounts(self) -> Accounts:
         return self._accounts
+
+    def follow(self, run_id: str, call: Callable[[], object]) -> Subscription:
+        return self._news.follow(run_id, call)
 
     # Reading and changing.
 
@@ -194,8 +199,9 @@ def _now(connection: Executing) -> float:
     return float(connection.execute(query).fetchone()[0])
 
 
-def _finish(session: Session, slices: PostgresSlices, readers: Readers) -> None:
+def _finish(session: Session, slices: PostgresSlices, news: News, readers: Readers) -> None:
     """Close a store, also one that is garbage-collected or open at exit."""
     session.close()
     slices.close_all()
+    news.close()
     readers.close()

@@ -11,6 +11,7 @@ from fusion.core.errors import StoreError
 from fusion.store.postgres.address import Address
 from fusion.store.postgres.connections import connect, explained, is_cut
 from fusion.store.postgres.dialect import cursor_of, in_postgres
+from fusion.store.postgres.news import NOTIFY, payloads
 from fusion.store.rows import Row
 from fusion.store.sql import statements
 from fusion.store.sql.statements import Step, Values
@@ -42,9 +43,13 @@ class PostgresWriter:
         """Write rows in order. Raises StoreError if none can be written; returns that of a single row."""
         steps, failure = self._rows.prepared(rows)
         parts = [part for step in steps for part in step.statements()]
+        last: dict[str, int] = {}
+        for run_id, number in (told for step in steps for told in step.told()):
+            last[run_id] = max(number, last.get(run_id, 0))
+        news = [(str(readable(one)),) for one in payloads(last)]
         for left in reversed(range(_TRIES)):
             try:
-                self._write(parts)
+                self._write(parts, news)
                 break
             except (psycopg.Error, UnicodeEncodeError) as error:
                 self._drop()
@@ -52,13 +57,14 @@ class PostgresWriter:
         self._evict(steps)
         return failure
 
-    def _write(self, parts: Iterable[tuple[str, list[Values]]]) -> None:
+    def _write(self, parts: Iterable[tuple[str, list[Values]]], news: Sequence[Values]) -> None:
         cursor = self._cursor()
         with cursor.connection.pipeline():
             cursor.execute("BEGIN")
             self._fence(cursor)
             for sql, values in parts:
                 cursor.executemany(in_postgres(sql), values)
+            cursor.executemany(NOTIFY, news)
             cursor.execute("COMMIT")
 
     def _after(

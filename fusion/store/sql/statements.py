@@ -116,6 +116,15 @@ class Step:
         self.runs: set[str] = set()
         self.ended: set[str] = set()
 
+    def told(self) -> Iterator[tuple[str, int]]:
+        """Yield the runs of which those that follow them want to hear, with the number of a new event or 0."""
+        for number, _, run_id in self.values.get(NOTICED, ()):
+            yield run_id, number
+        for *_, run_id in self.values.get(DECISION, ()):
+            yield run_id, 0
+        for run_id, *_ in (*self.values.get(RUNNING, ()), *self.values.get(ENDED, ())):
+            yield run_id, 0
+
     def add(self, sql: str, *values: Any) -> None:
         self.values.setdefault(sql, []).append(values)
 

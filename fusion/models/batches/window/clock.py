@@ -14,6 +14,7 @@ class RunClock:
 
     def __init__(self, on_pause: Callable[[float], None] = lambda seconds: None) -> None:
         self._on_pause = on_pause
+        self._time = _time_of_loop()
         self._lost = 0.0
         self._waiting = 0
         self._since = 0.0
@@ -21,13 +22,13 @@ class RunClock:
 
     def __call__(self) -> float:
         """Return the time now, comparable only with other times of this clock."""
-        return (self._since if self._waiting else time.monotonic()) - self._lost
+        return (self._since if self._waiting else self._time()) - self._lost
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stop the clock during a block; it goes on once no block is left."""
         if not self._waiting:
-            self._since = time.monotonic()
+            self._since = self._time()
             for limit in self._limits:
                 limit.stop()
         self._waiting += 1
@@ -36,7 +37,7 @@ class RunClock:
         finally:
             self._waiting -= 1
             if not self._waiting:
-                self._go_on(time.monotonic() - self._since)
+                self._go_on(self._time() - self._since)
 
     def _go_on(self, seconds: float) -> None:
         self._lost += seconds
@@ -60,6 +61,14 @@ class RunClock:
     def stands(self) -> bool:
         """True while a call waits for its batch."""
         return self._waiting > 0
+
+
+def _time_of_loop() -> Callable[[], float]:
+    """Return the time of the running event loop, which may be virtual, as that of a simulated run is."""
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        return time.monotonic
 
 
 class Limit:

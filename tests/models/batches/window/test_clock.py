@@ -9,6 +9,7 @@ from fusion.core.budget import Amount, Budget
 from fusion.core.errors import BudgetError
 from fusion.core.types import Limits
 from fusion.models.batches.window.clock import RunClock
+from fusion.quote.simulate import in_virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -106,3 +107,13 @@ async def test_a_reservation_is_refused_once_the_clock_has_run_out() -> None:
     with pytest.raises(BudgetError, match="no time is left"):
         await run.reserve(Amount(None, 1))
     first.refund()
+
+
+def test_the_clock_is_that_of_its_loop() -> None:
+    async def hour() -> float:
+        clock = RunClock()
+        begun = clock()
+        await asyncio.sleep(3600)
+        return clock() - begun
+
+    assert in_virtual_time(hour) == 3600

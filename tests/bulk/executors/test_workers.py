@@ -1,0 +1,338 @@
+"""A map on workers: processes of their own, which may die, drain, and have other settings."""
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from fusion import Budget, Fusion, Limits, Pipeline, ScriptedModel, Tool, UsageError
+from fusion.core.errors import StoreError
+from tests.bulk.executors.site import MODEL, Site, hasten
+from tests.postgres import Cluster
+from tests.processes import started
+from tests.provider import Answer
+
+pytestmark = pytest.mark.needs("initdb")
+TEXTS = [f"row {number}" for number in range(1, 13)]
+
+
+def test_two_workers_share_a_map(site: Site) -> None:
+    site.on_call = lambda text, key: Answer(text.lower(), delay=0.1)
+    for name in ("a", "b"):
+        site.worker(name, "--concurrency", "2").wait_for("serving")
+    rows, report = site.map(*TEXTS)
+    assert report.status == "ok"
+    assert {key: row.text for key, row in rows.items()} == {text: f"answer read {text}" for text in TEXTS}
+    assert site.written == {text: f"answer read {text}" for text in TEXTS}
+    assert site.keys == {"a", "b"}
+    assert max(site.asked.values()) == 1
+    assert report.cost.usd > 0
+    assert site.notes == []
+
+
+def test_the_rows_of_a_killed_worker_go_on_elsewhere(site: Site) -> None:
+    site.on_call = lambda text, key: Answer(text.lower(), hang=key == "a" and text.startswith("ANSWER"))
+    a = site.worker("a", "--concurrency", "4")
+    with site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS[:4])
+        assert all(site.was_asked(f"ANSWER read {text}") for text in TEXTS[:4])
+        a.kill()
+        b = site.worker("b")
+        report = handle.wait()
+    assert report.status == "ok"
+    assert site.asked == calls(TEXTS[:4], read=1, answer=2)
+    assert b.wait_for("buried")["rows"] == 4
+    assert site.keys == {"a", "b"}
+
+
+def calls(texts: list[str], *, read: int, answer: int) -> dict[str, int]:
+    counts = {f"READ {text}": read for text in texts}
+    return counts | {f"ANSWER read {text}": answer for text in texts}
+
+
+def test_a_worker_that_drains_ends_its_rows_and_leaves_the_others(site: Site) -> None:
+    going = threading.Event()
+
+    def answer(text: str, key: str) -> Answer:
+        if text == "READ row 1":
+            a.signal()
+            going.set()
+        return Answer(text.lower(), delay=0.2)
+
+    site.on_call = answer
+    a = site.worker("a", "--concurrency", "1")
+    with site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS[:6])
+        assert going.wait(60)
+        assert a.end() == 0
+        assert [one["type"] for one in a.news if one["type"] != "took"] == ["serving", "draining", "ended"]
+        done = {text for text in TEXTS if site.asked[f"ANSWER read {text}"]}
+        assert done == {"row 1"}
+        site.worker("b")
+        assert handle.wait().status == "ok"
+    assert max(site.asked.values()) == 1
+
+
+def test_a_drain_without_grace_interrupts_rows(site: Site) -> None:
+    site.on_call = lambda text, key: Answer(text.lower(), hang=key == "a" and text.startswith("ANSWER"))
+    a = site.worker("a", "--grace", "0")
+    with site.fusion() as fusion:
+        handle = site.start(fusion, "row 1")
+        assert site.was_asked("ANSWER read row 1")
+        a.signal()
+        assert a.end() == 0
+        site.worker("b")
+        assert handle.wait().status == "ok"
+    assert site.asked == {"READ row 1": 1, "ANSWER read row 1": 2}
+
+
+def test_a_second_signal_ends_a_worker_at_once(site: Site) -> None:
+    site.on_call = lambda text, key: Answer(text.lower(), hang=True)
+    a = site.worker("a")
+    with site.fusion() as fusion:
+        handle = site.start(fusion, "row 1")
+        assert site.was_asked("READ row 1")
+        a.signal(signal.SIGINT)
+        a.wait_for("draining")
+        a.signal()
+        assert a.end() == 130
+        handle.cancel()
+
+
+def test_a_row_that_ends_its_workers_fails_and_the_others_do_not(site: Site) -> None:
+    """The poison ends every worker that runs it; each time another one is started."""
+    ended: list[str] = []
+
+    def answer(text: str, key: str) -> Answer:
+        if text == "ANSWER read poison":
+            ended.append(key)
+            os.kill(next(one.process.pid for one in site.workers if one.name == key), signal.SIGKILL)
+            return Answer(hang=True)
+        return Answer(text.lower(), delay=0.05)
+
+    site.on_call = answer
+    with site.fusion() as fusion:
+        handle = site.start(fusion, "row 1", "poison", "row 2", "row 3")
+        for number in range(4):
+            last = site.worker(f"w{number}")
+            if number < 3:
+                last.end()
+        report = handle.wait(60)
+    assert ended == ["w0", "w1", "w2"]
+    assert (report.ok, report.failed) == (3, 1)
+    (failure,) = report.failures
+    assert failure.failure.reason == "WorkerLostError"
+    assert "ended 3 workers" in failure.failure.message
+    assert site.asked["READ poison"] == 1
+
+
+def test_a_worker_without_the_key_leaves_the_map_to_others(site: Site) -> None:
+    poor = site.worker("poor", key=None)
+    with site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS[:3])
+        assert "OPENAI_API_KEY" in poor.wait_for("refused")["message"]
+        site.worker("rich")
+        assert handle.wait().status == "ok"
+    assert site.keys == {"rich"}
+    assert any("worker poor cannot run this map" in note and "OPENAI_API_KEY" in note for note in site.notes)
+
+
+def test_a_map_without_workers_says_so_and_waits(site: Site) -> None:
+    said = threading.Event()
+
+    def hear(event: Any) -> None:
+        if "no worker serves" in getattr(event, "message", ""):
+            said.set()
+
+    with site.fusion() as fusion:
+        handle = site.start(fusion, "row 1", on_event=hear)
+        assert said.wait(60)
+        assert not handle.over
+        site.worker("late")
+        assert handle.wait().status == "ok"
+
+
+def _drive(database: str, rows: str, folder: str) -> None:
+    hasten()
+    with Fusion(model=MODEL, store=database) as fusion:
+        options: dict[str, Any] = {"pipeline": f"{folder}/two.yaml", "id": "m", "key": "text", "on": "workers"}
+        report = fusion.start_map(rows, output=f"{folder}/out.jsonl", **options).wait()
+    sys.exit(report.exit_code)
+
+
+def test_a_killed_driver_goes_on_and_takes_over_what_runs(site: Site) -> None:
+    going = threading.Event()
+    held = {f"ANSWER read {text}" for text in TEXTS[:2]}
+
+    def answer(text: str, key: str) -> Answer:
+        if text in held:
+            going.wait(60)
+        return Answer(text.lower())
+
+    site.on_call = answer
+    site.worker("a", "--concurrency", "2").wait_for("serving")
+    driver = started(_drive, site.database, site.rows(*TEXTS), str(site.folder))
+    assert site.was_asked("READ row 1")
+    driver.kill()
+    driver.join()
+    going.set()
+    rows, report = site.map(*TEXTS)
+    assert report.status == "ok"
+    assert len(rows) == len(TEXTS)
+    assert max(site.asked.values()) == 1
+    assert set(site.written) == set(TEXTS)
+
+
+def test_a_cancelled_map_stops_its_rows_and_withdraws_the_others(site: Site) -> None:
+    site.on_call = lambda text, key: Answer(text.lower(), hang=text.startswith("ANSWER"))
+    site.worker("a", "--concurrency", "2")
+    with site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS)
+        assert site.was_asked("ANSWER read row 1")
+        report = handle.cancel()
+        assert report.status == "interrupted"
+        assert fusion.store.slices.under_way("m") == frozenset()
+        site.on_call = lambda text, key: Answer(text.lower())
+    _, report = site.map(*TEXTS)
+    assert report.status == "ok"
+    assert site.asked["READ row 1"] == 1
+
+
+def test_two_maps_are_served_side_by_side(site: Site) -> None:
+    """The second map has its rows run while the first one still has many that wait."""
+    site.on_call = lambda text, key: Answer(text.lower(), delay=0.1)
+    site.worker("a", "--concurrency", "2").wait_for("serving")
+    with site.fusion() as fusion:
+        first = site.start(fusion, *[f"first {number}" for number in range(30)])
+        assert site.was_asked("READ first 0")
+        report = fusion.start_map([{"text": "second"}], **site.options(id="n", output=None)).wait()
+        assert report.status == "ok"
+        assert not first.over
+        assert first.wait().status == "ok"
+
+
+def test_a_worker_without_work_ends_when_it_is_told_so(site: Site) -> None:
+    with site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS[:3])
+        assert site.worker("a", "--idle", "0.5").end() == 0
+        assert handle.wait().status == "ok"
+
+
+def test_workers_are_listed(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    from fusion.cli.app import run_command
+
+    site.worker("one", "--concurrency", "3").wait_for("serving")
+    assert run_command(["worker", "--list", "--store", site.database]) == 0
+    assert [line.split()[0::2] for line in capfd.readouterr().out.splitlines()][1] == ["one", "0/3", "serving"]
+
+
+@pytest.fixture
+def own_server() -> Iterator[Cluster]:
+    """A server of this test, which stops and starts."""
+    server = Cluster()
+    yield server
+    server.close()
+
+
+def test_workers_outlive_a_restart_of_the_database(site: Site, own_server: Cluster) -> None:
+    """The map is told to go on once, as its driver has lost its lock; the workers go on by themselves."""
+    site.database = own_server.database()
+    going = threading.Event()
+
+    def answer(text: str, key: str) -> Answer:
+        if text == "ANSWER read row 3":
+            going.set()
+        return Answer(text.lower(), hang=text == "ANSWER read row 4" and not restarted.is_set())
+
+    restarted = threading.Event()
+    site.on_call = answer
+    workers = [site.worker(name, "--concurrency", "2") for name in ("a", "b")]
+    with suppress(StoreError), site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS[:8])
+        assert going.wait(60)
+        assert site.was_asked("ANSWER read row 4")
+        own_server.stop()
+        restarted.set()
+        own_server.start()
+        handle.wait()
+    _, report = site.map(*TEXTS[:8])
+    assert report.status == "ok"
+    assert all(worker.process.is_alive() for worker in workers)
+    assert all(worker.wait_for("lost") for worker in workers)
+    assert site.asked["READ row 1"] == 1
+    assert sum(site.asked.values()) <= 16 + 4  # those in flight are asked again
+    for worker in workers:
+        worker.signal()
+    assert [worker.end() for worker in workers] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--store", "runs.db"], 2, "--store postgresql://…"),
+        (["--store", "postgresql://nobody@127.0.0.1:9/none"], 2, "postgresql://nobody@127.0.0.1:9/none"),
+        (["--json"], 2, "--json is for --list"),
+        (["--concurrency", "0"], 2, "--concurrency"),
+        (["--grace", "-1"], 2, "--grace"),
+    ],
+)
+def test_a_worker_that_cannot_serve_says_why(
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    said: str,
+) -> None:
+    from fusion.cli.app import run_command
+
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["worker", *words]) == code
+    assert said in capfd.readouterr().err
+
+
+def fetched(place: str) -> str:
+    """Fetch a page."""
+    return place
+
+
+TOOLED = """
+name: tooled
+inputs: {text: A row.}
+stages:
+  answer: {kind: generate, role: bulk, prompt: "ANSWER {{ inputs.text }}", tools: [fetched]}
+output: answer
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "said"),
+    [
+        ({"roles": {"bulk": ScriptedModel(["x"])}}, {}, "the model 'scripted/model' is a Python object"),
+        (
+            {"tools": [Tool.of(fetched, effect="read")]},
+            {"pipeline": Pipeline.from_yaml(TOOLED)},
+            "the tool 'fetched'",
+        ),
+        ({}, {"within": Budget(Limits(usd=Decimal(1)))}, "Budget of this process"),
+        ({}, {"on": "moon"}, "give 'workers' for"),
+        ({"store": True}, {}, "--store postgresql://…"),
+    ],
+    ids=["model", "tool", "budget", "place", "store"],
+)
+def test_maps_that_cannot_go_elsewhere_are_refused_before_any_call(
+    site: Site, made: dict[str, Any], given: dict[str, Any], said: str
+) -> None:
+    options = {"model": MODEL, "store": site.database, **made}
+    if "roles" in made:
+        options.pop("model")
+    with Fusion(**options) as fusion, pytest.raises(UsageError, match=re.escape(said)):
+        fusion.start_map([{"text": "a"}], **site.options(**{"output": None, **given}))
+    assert not site.provider.requests

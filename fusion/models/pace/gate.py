@@ -71,6 +71,10 @@ class Gate:
         self.open = 0
         self._most = NEVER if concurrency is None else concurrency
         self._rates = rates
+        self._least = 0.0
+        """Tokens that a call counts for at least: of two shared rates only that of tokens is booked."""
+        if rates is not None and rpm is not None and tpm is not None:
+            self._least, rpm = tpm / rpm, None
         self._requests = None if rpm is None else self._meter("requests", rpm / 60)
         self._tokens = None if tpm is None else self._meter("tokens", tpm / 60)
         self._plain = rpm is None and tpm is None
@@ -112,8 +116,13 @@ class Gate:
             return 0.0
         delays = [] if self._requests is None else [self._requests.delay(now)]
         if self._tokens is not None:
-            delays.append(self._tokens.delay(now, 1.0 if self._rates is None else sum(self._expected(request))))
+            delays.append(
+                self._tokens.delay(now, 1.0 if self._rates is None else self._counted(sum(self._expected(request))))
+            )
         return max(delays)
+
+    def _counted(self, tokens: float) -> float:
+        return max(tokens, self._least)
 
     def _meter(self, unit: str, rate: float) -> Meter:
         """Return the meter of a rate, that of all processes if the rate is shared."""
@@ -128,7 +137,7 @@ class Gate:
         if self._requests is not None:
             self._requests.take(now)
         if self._tokens is not None:
-            self._tokens.take(now, ticket.tokens)
+            self._tokens.take(now, self._counted(ticket.tokens))
         return ticket
 
     def _expected(self, request: Request) -> tuple[int, int]:
@@ -145,7 +154,7 @@ class Gate:
             found = max(usage.input, 1) / ticket.input
             self._scale = found if self._scale is None else self._scale * found**_LEARNED
         if self._tokens is not None:
-            self._tokens.correct(usage.total - ticket.tokens)
+            self._tokens.correct(self._counted(usage.total) - self._counted(ticket.tokens))
 
     async def _wait(self, request: Request, loop: asyncio.AbstractEventLoop) -> Ticket:
         here = span.get()

@@ -11,8 +11,10 @@ from fusion.models.pace.meter import Meter
 
 NEVER: Final = float("inf")
 _LONGEST: Final = 1.0
-"""Seconds that are booked at once, unless one admission takes longer."""
-_LATE: Final = 0.02
+"""Seconds that are booked at once for calls that wait, unless one admission takes longer."""
+_SHORTEST: Final = 0.1
+_LATENCIES: Final = 4
+"""Latencies of the store that a booked time is worth at least."""
 _SHARE: Final = 0.1
 """Share of the space between two units by which a unit may be late."""
 _PAUSE: Final = 1.0
@@ -25,11 +27,11 @@ Book = Callable[[float], float]
 class SharedMeter(Meter):
     """Admits `rate` units a second over all processes: units pass in times that `book` gives to this one alone.
 
-    A booked time that has passed is lost. `waiting` returns the number of calls that wait, `wake` is called when a
-    booked time is known. While the store cannot be reached, nothing is admitted.
+    A booked time that has passed is lost, and what the latency of the store takes of it. `waiting` returns the number
+    of calls that wait, `wake` is called when a booked time is known. While the store is out of reach, nothing passes.
     """
 
-    __slots__ = ("_asked", "_book", "_debt", "_ends", "_waiting", "_wake")
+    __slots__ = ("_asked", "_book", "_debt", "_ends", "_latency", "_waiting", "_wake")
 
     def __init__(self, rate: float, book: Book, *, waiting: Callable[[], int], wake: Callable[[], None]) -> None:
         super().__init__(rate)
@@ -38,11 +40,12 @@ class SharedMeter(Meter):
         self._wake = wake
         self._ends = 0.0
         self._debt = 0.0
+        self._latency = 0.0
         self._asked = False
 
     def delay(self, now: float, units: float = 1.0) -> float:
         start = max(self.next, now)
-        if start + units / self.rate <= self._ends + self._tolerance:
+        if start + units / self.rate <= self._ends + _SHARE / self.rate:
             return start - now
         if not self._asked:
             self._ask(units / self.rate)
@@ -54,21 +57,27 @@ class SharedMeter(Meter):
             self._debt += self.next - self._ends
             self.next = self._ends
 
-    @property
-    def _tolerance(self) -> float:
-        return max(_LATE, _SHARE / self.rate)
-
     def _ask(self, seconds: float) -> None:
         """Book time for the calls that wait, at least for the first one; what was taken too much goes before."""
         self._asked = True
         debt, self._debt = self._debt, 0.0
-        wanted = max(seconds, min(_LONGEST, seconds * max(self._waiting(), 1)))
+        least = max(_SHORTEST, _LATENCIES * self._latency, seconds * self._waiting())
+        wanted = max(seconds, min(_LONGEST, least))
         loop = asyncio.get_running_loop()
-        answer = loop.run_in_executor(None, self._book, debt + wanted)
+        answer = loop.run_in_executor(None, self._booked, loop.time, debt + wanted)
         answer.add_done_callback(partial(self._answered, loop, debt, wanted))
 
+    def _booked(self, clock: Callable[[], float], seconds: float) -> tuple[float, float, float]:
+        """Return the seconds until a booked time begins, and the times before and after the booking."""
+        before = clock()
+        return self._book(seconds), before, clock()
+
     def _answered(
-        self, loop: asyncio.AbstractEventLoop, debt: float, wanted: float, answer: "asyncio.Future[float]"
+        self,
+        loop: asyncio.AbstractEventLoop,
+        debt: float,
+        wanted: float,
+        answer: "asyncio.Future[tuple[float, float, float]]",
     ) -> None:
         self._asked = False
         if answer.cancelled():
@@ -81,6 +90,10 @@ class SharedMeter(Meter):
             self._debt += debt
             loop.call_later(_PAUSE, self._wake)
             return
-        self.next = loop.time() + answer.result() + debt
-        self._ends = self.next + wanted
+        delay, before, after = answer.result()
+        self._latency = after - before
+        self.next = after + delay + debt
+        self._ends = before + delay + debt + wanted  # the clock of the store was read in between
+        if wanted <= 1 / self.rate:
+            self._ends = self.next + wanted  # for one unit, which may be late by the latency
         self._wake()

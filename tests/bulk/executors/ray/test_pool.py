@@ -163,7 +163,8 @@ def test_a_map_ends_in_a_cluster_that_stays_empty() -> None:
         run(Cluster(), 3)
 
 
-def test_a_node_that_joins_gets_rows() -> None:
+def test_a_node_that_joins_gets_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_STUMBLES", 10_000)
     cluster = Cluster("first")
 
     def joined(name: str, numbers: tuple[int, ...]) -> FusionError | None:
@@ -176,7 +177,8 @@ def test_a_node_that_joins_gets_rows() -> None:
     assert cluster.used == {"first", "second"}
 
 
-def test_a_node_that_leaves_gives_its_rows_to_others() -> None:
+def test_a_node_that_leaves_gives_its_rows_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_STUMBLES", 10_000)
     cluster = Cluster("stays", "leaves")
 
     def left(name: str, numbers: tuple[int, ...]) -> FusionError | None:

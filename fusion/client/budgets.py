@@ -44,7 +44,7 @@ class SharedBudgets:
 
     def of_map(self, map_id: str, limits: Limits, above: Budget | None) -> Budget:
         """Return the budget of a map whose rows run in several processes, an account of the store."""
-        made = self._lease(f"map {map_id}", limits, "store", name="the map", parent=above)
+        made = self._lease(map_account(map_id), limits, "store", name="the map", parent=above)
         self._leased.append(made)
         return made
 
@@ -139,3 +139,8 @@ class SharedBudgets:
             path = self._untrusted.path
             return f"; that of {str(path)!r} counts once the file is trusted: fusion trust {path}"
         return close_names(name, self._tables) or f"; declare it in your own fusion.toml: {_EXAMPLE}"
+
+
+def map_account(map_id: str) -> str:
+    """Return the name of the account of a map whose rows run in several processes."""
+    return f"map {map_id}"

@@ -9,8 +9,8 @@ from typing import Any, Final
 from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms
 from fusion.bulk.executors.recorded import NodeParts, recorded_spec
 from fusion.bulk.executors.worker import Worker
-from fusion.core.budget import UNLIMITED, Budget, Caps
-from fusion.core.errors import StoreError, WorkerLostError, first_error
+from fusion.core.budget import Budget
+from fusion.core.errors import StoreError, UnfitError, UsageError, WorkerLostError, first_error
 from fusion.core.types import Limits
 from fusion.store.base import RunLock
 from fusion.store.rows import RunRow
@@ -99,11 +99,18 @@ class Node:
         return self._workers[key]
 
     def _budget(self, terms: Terms) -> Budget:
-        row, limits = self._store.map(terms.map_id), terms.budget or Limits()
-        above = self._parts.budgets.of(terms.within, {} if row is None else row.tags)
-        if Caps.of(limits) == UNLIMITED:
-            return Budget(limits, name=MAP_BUDGET, parent=above)
-        return self._parts.budgets.of_map(terms.map_id, limits, above)
+        """Return the budget of a map, which its rows on all nodes spend from. Raises UnfitError."""
+        budgets, limits = self._parts.budgets, terms.budget or Limits()
+        try:
+            parent = budgets.of(terms.within, terms.tags)
+        except StoreError:
+            raise
+        except UsageError as error:
+            raise UnfitError(str(error)) from error
+        if (limits.usd, limits.tokens, limits.calls) == (None, None, None):
+            return Budget(name=MAP_BUDGET, parent=parent)
+        untimed = limits.model_copy(update={"seconds": None})  # the time is watched where the map was started
+        return budgets.of_map(terms.map_id, untimed, parent)
 
     @asynccontextmanager
     async def _locked(self, part: Slice | None) -> AsyncIterator[None]:

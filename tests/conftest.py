@@ -76,18 +76,18 @@ def impatient(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def precise() -> None:
-    """Quotes come from as many simulated runs as a user's."""
-
-
-@pytest.fixture(autouse=True)
-def rough(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="session")
+def rough() -> Iterator[None]:
     """A quote comes from a fifth of the simulated runs, unless the test is `precise`."""
     with pytest.MonkeyPatch.context() as patch:
-        if "precise" not in request.fixturenames:
-            patch.setattr(quote, "quoted", functools.partial(quote.quoted, most_runs=24))
+        patch.setattr(quote, "quoted", functools.partial(quote.quoted, most_runs=24))
         yield
+
+
+@pytest.fixture
+def precise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotes come from as many simulated runs as a user's."""
+    monkeypatch.setattr(quote, "quoted", quote.quoted.func)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -59,10 +60,10 @@ class Scene:
         self._provider.kill()
         self._provider.wait()
 
-    def map(self, store: str, on: str, usd: Decimal | None) -> "subprocess.Popen[bytes]":
+    def map(self, store: str, on: str, usd: Decimal | None, options: Sequence[str]) -> "subprocess.Popen[bytes]":
         """Start the process of the map; the same again goes on with it."""
         words = ["map", str(self.pipeline), str(self.table), "--id", MAP, "--key", "id", "-o", str(self.output)]
-        words += ["--store", store, "--config", str(self.config), "--on", on, "-q"]
+        words += ["--store", store, "--config", str(self.config), "--on", on, "-q", *options]
         words += ["--budget", f"usd={usd}"] if usd else []
         return fusion(words, self.folder / "map.log")
 

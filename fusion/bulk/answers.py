@@ -66,6 +66,22 @@ def line_of(run_id: str, status: str, usd: Decimal | str | None) -> str:
     return f"{run_id} {status} {float(usd or 0):.9g}"
 
 
+def line_of_row(row: RowResult) -> str:
+    """Return the state of the line that a row has in the output."""
+    return line_of(row.run_id, row.status, row.cost.usd)
+
+
+def current_row(store: Store, map_id: str, key: str) -> OutputRow | None:
+    """Return the row in place of a line that is no longer current; None to keep the line."""
+    entry = store.map_entries(map_id, [key]).get(key)
+    if entry is None or entry.line is None or entry.status not in ("ok", "partial", "failed"):
+        return None
+    if entry.line == line_of(entry.run_id, entry.status, entry.usd):
+        return None
+    planned = Planned(entry.number, key, entry.position, entry.run_id, entry.line)
+    return output_row(result_of_row(planned, stored_answer(store, entry.run_id), kept=True))
+
+
 def _failure_of(result: Result) -> Failure | None:
     """Return the cause of a failed row, or the first of the parts that a partial one lacks."""
     parts = result.lost or result.failed

@@ -24,15 +24,17 @@ from fusion.bulk.planner import Pass
 from fusion.bulk.sources import RowsGiven, RowSource
 from fusion.bulk.sources.columns import Columns
 from fusion.bulk.sources.keys import map_id_of
+from fusion.client.budgets import map_account
 from fusion.client.options import tags_of
 from fusion.client.retention import Sweep
-from fusion.core.budget import Amount, Budget, limits_of
+from fusion.core.budget import Amount, Bid, Budget, Caps, account_at, limits_of
 from fusion.core.errors import InputError, RunBusyError, UsageError, close_names
 from fusion.core.events import MapStarted
 from fusion.core.types import Limits
 from fusion.engine.durable import Recorder
 from fusion.engine.manifest import Record
 from fusion.engine.run_spec import RunSpec
+from fusion.store.accounts import settle_dead
 from fusion.store.base import RunLock, Store
 from fusion.store.rows import MapPass, MapRow
 from fusion.store.rows import MapStarted as MapBegun
@@ -65,6 +67,8 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
     try:
         one, notes = _begun(ground, store, source, one, options)
         within = _budget(ground, store, one, options)
+        if not executor.here:
+            _open_account(store, one, limits_of(options.get("budget")))
     except BaseException:
         lock.release()
         raise
@@ -123,6 +127,7 @@ def _terms(one: Pass, options: MapOptions) -> Terms:
         retry_failed=one.retry_failed,
         budget=limits_of(options.get("budget")),
         within=within if isinstance(within, str) else None,
+        tags=one.tags,
     )
 
 
@@ -196,6 +201,23 @@ def _budget(ground: MapGround, store: Store, one: Pass, options: MapOptions) -> 
         spent = store.map_counts(one.map_id)
         budget.resume(Amount(spent.usd, spent.tokens, spent.calls), unknown_calls=spent.unknown_calls)
     return budget
+
+
+def _open_account(store: Store, one: Pass, limits: Limits | None) -> None:
+    """Count in the account that the rows of a map spend from elsewhere what all its passes have spent.
+
+    While rows of an earlier pass still run, the account counts them, and stays as it is.
+    """
+    if limits is None:
+        return
+    account = account_at(map_account(one.map_id), Caps.of(limits), "store", time.time())
+    settle_dead(store, account.name)
+    if any(any(lease.open) for lease in store.accounts.leases(account.name)):
+        return
+    counts = store.map_counts(one.map_id)
+    store.accounts.clear(account.name)
+    spent = Amount(counts.usd, counts.tokens, counts.calls)
+    store.accounts.exchange(account, f"pass {one.number} of {one.map_id}", Bid(spent, first=True, last=True))
 
 
 def _started(spec: RunSpec, source: RowSource, one: Pass, options: MapOptions, concurrency: int) -> MapStarted:

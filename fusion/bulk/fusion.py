@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from fusion.client import client
-from fusion.client.options import DEFAULT_PIPELINE, answer_of, check_options
+from fusion.client.options import DEFAULT_PIPELINE, answer_of, check_options, tags_of
 
 if TYPE_CHECKING:
     from fusion.bulk.begin import MapInputs
@@ -106,7 +106,10 @@ class Fusion(client.Fusion):
 
         check_options(options, MapOptions)
         self._check_startable()
-        within = self._launcher.budgets.of(options.get("within"))
+        shared = options.get("within")
+        if options.get("on") is not None and isinstance(shared, str):
+            self._launcher.budgets.check(shared)
+        within = self._launcher.budgets.of(shared, tags_of(options.get("tags")))
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
         spec = prepare_many(self._cast, loaded, limits=self._budget, **_terms(options))
         launcher = self._launcher

@@ -2,22 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from fusion.bulk.answers import line_of, output_row, result_of_row, stored_answer
+from fusion.bulk.answers import current_row, line_of, line_of_row, output_row, result_of_row, stored_answer
 from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice, Terms
 from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.options import Choice, Tolerance
-from fusion.bulk.outputs import OutputRow, RowOutput
+from fusion.bulk.outputs import RowOutput
 from fusion.bulk.planner import Pass, Planned, Planner
 from fusion.bulk.reader import RowReader, chosen
-from fusion.bulk.report import MapReport, RowResult, Tally
+from fusion.bulk.report import MapReport, RowResult, Tally, ending_of, overdue
 from fusion.bulk.sources import RowSource
 from fusion.client.retention import Sweep
 from fusion.core.budget import Budget
-from fusion.core.errors import BudgetError, FusionError, StageError, StoreError, Waits, failure_of, first_error
+from fusion.core.errors import BudgetError, FusionError, StageError, StoreError, failure_of, first_error
 from fusion.core.events import MapFinished, MapStarted, Noted, RowFinished, Sink
 from fusion.core.result import Cost
 from fusion.store.base import RunLock, Store
@@ -104,7 +105,7 @@ class MapRun:
     async def next(self) -> list[RowResult] | None:
         """Return finished rows, once there are some; None when no more come."""
         while (ends := await self._some()) is not None:
-            done = self._in_order([self._finished(end) for end in ends])
+            done = self._in_order(await self._all_finished(ends))
             if done:
                 self._take(done)
                 return [one.row for one in done]
@@ -143,7 +144,7 @@ class MapRun:
                 async for end in self._executor.run(job, self._slices()):
                     self._done.put_nowait(end)
         except TimeoutError:
-            self._failure = self._failure or _overdue(setup.within)
+            self._failure = self._failure or overdue(setup.within)
         except BaseExceptionGroup as group:
             self._failure = self._failure or first_error(group)
         except Exception as error:  # noqa: BLE001 - the reason why the map ends, said in its report
@@ -214,7 +215,14 @@ class MapRun:
         self._done.put_nowait(None)
         return found or None
 
-    def _finished(self, end: Planned | RowEnd) -> tuple[int, _Finished | None]:
+    async def _all_finished(self, ends: Sequence[Planned | RowEnd]) -> list[tuple[int, _Finished | None]]:
+        """Return the positions of rows with their results, which are read from the store together."""
+        over = (end.run_id for end in ends if end.status not in ("stopped", "waiting"))
+        wanted = [run_id for run_id in over if run_id not in self._recent.answers]
+        kept = await asyncio.to_thread(self._setup.store.results, wanted) if wanted else {}
+        return [self._finished(end, kept.get(end.run_id)) for end in ends]
+
+    def _finished(self, end: Planned | RowEnd, kept: Mapping[str, Any] | None) -> tuple[int, _Finished | None]:
         """Return the position of a row with its result; None for one that waits or that a shared budget stopped."""
         planned = self._open.pop(end.number)
         self._room.release()
@@ -226,7 +234,7 @@ class MapRun:
             self._held += 1
             return planned.position, None
         result = self._recent.answers.pop(planned.run_id, None)
-        answer = stored_answer(self._setup.store, planned.run_id) if result is None else result
+        answer = result or kept or stored_answer(self._setup.store, planned.run_id)
         row = result_of_row(planned, answer, kept=isinstance(end, Planned))
         return planned.position, _Finished(row, planned.line)
 
@@ -257,7 +265,7 @@ class MapRun:
         self._say(done)
         tolerance, failed = self._setup.tolerance, self._tally.failed
         if tolerance.ends(failed, self._tally.done):
-            self._end_now(StageError(_too_many(tolerance, failed)))
+            self._end_now(StageError(tolerance.passed_words(failed)))
 
     def _write(self, changed: Sequence[_Finished]) -> None:
         self._stale += sum(one.line is not None for one in changed)
@@ -286,7 +294,7 @@ class MapRun:
             await asyncio.gather(self._running, return_exceptions=True)
         await self._executor.close()
         while (ends := await self._some()) is not None:
-            self._take(self._in_order([self._finished(end) for end in ends]))
+            self._take(self._in_order(await self._all_finished(ends)))
 
     async def _leave(self) -> None:
         """Write lines anew that are no longer current, and close the output."""
@@ -295,19 +303,10 @@ class MapRun:
             return
         try:
             if self._stale:
-                await asyncio.to_thread(output.replace, self._current)
+                current = partial(current_row, self._setup.store, self._setup.one.map_id)
+                await asyncio.to_thread(output.replace, current)
         finally:
             await asyncio.to_thread(output.close)
-
-    def _current(self, key: str) -> OutputRow | None:
-        """Return the row in place of a line that is no longer current; None to keep the line."""
-        entry = self._setup.store.map_entries(self._setup.one.map_id, [key]).get(key)
-        if entry is None or entry.line is None or entry.status not in ("ok", "partial", "failed"):
-            return None
-        if entry.line == line_of(entry.run_id, entry.status, entry.usd):
-            return None
-        planned = Planned(entry.number, key, entry.position, entry.run_id, entry.line)
-        return output_row(result_of_row(planned, stored_answer(self._setup.store, entry.run_id), kept=True))
 
     async def _cost(self) -> Cost:
         """Return the spending of the map in all its passes."""
@@ -324,13 +323,7 @@ class MapRun:
     def _report(self, cost: Cost, *, interrupted: bool) -> MapReport:
         setup, tally, failure = self._setup, self._tally, self._failure
         bad = setup.tolerance.passed(tally.failed, tally.done)
-        status, code = ("partial" if tally.failed else "ok"), (StageError.exit_code if bad else 0)
-        if self._held:
-            status, code = "waiting", code or Waits.exit_code
-        if failure is not None:
-            status, code = "failed", failure.exit_code if isinstance(failure, FusionError) else 1
-        elif interrupted:
-            status, code = "interrupted", 130
+        status, code = ending_of(tally, failure, too_many=bad, held=self._held, interrupted=interrupted)
         gone = self._lines - self._matched if self._whole and setup.choice.whole else 0
         return MapReport.model_validate(
             {
@@ -398,24 +391,3 @@ class MapRun:
             return
         counts = {name: getattr(report, name) for name in ("ok", "partial", "failed", "waiting", "held", "seconds")}
         self._setup.sink(MapFinished(run_id=report.map_id, status=report.status, failure=report.failure, **counts))
-
-
-def line_of_row(row: RowResult) -> str:
-    """Return the state of the line that a row has in the output."""
-    return line_of(row.run_id, row.status, row.cost.usd)
-
-
-def _too_many(tolerance: Tolerance, failed: int) -> str:
-    rows = "1 row" if failed == 1 else f"{failed:,} rows"
-    if tolerance.fail_fast:
-        return f"{rows} failed, and --fail-fast ends the map there"
-    return f"{rows} failed, more than the {tolerance} that --max-failed allows"
-
-
-def _overdue(budget: Budget) -> BudgetError:
-    level = next(one for one in budget.levels if one.limits.seconds is not None)
-    return BudgetError(
-        f"the map took longer than the {level.limits.seconds:g} s of {level.name}; raise `seconds`",
-        limit="seconds",
-        level=level.name,
-    )

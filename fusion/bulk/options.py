@@ -110,6 +110,13 @@ class Tolerance:
             return failed > self.count
         return failed > (self.share or 0.0) * rows
 
+    def passed_words(self, failed: int) -> str:
+        """Return the reason why a map ends with so many failed rows."""
+        rows = "1 row" if failed == 1 else f"{failed:,} rows"
+        if self.fail_fast:
+            return f"{rows} failed, and --fail-fast ends the map there"
+        return f"{rows} failed, more than the {self} that --max-failed allows"
+
     def __str__(self) -> str:
         return f"{self.count:,}" if self.count is not None else f"{(self.share or 0) * 100:g}%"
 

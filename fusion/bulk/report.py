@@ -4,6 +4,8 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any, Literal
 
+from fusion.core.budget import Budget
+from fusion.core.errors import BudgetError, FusionError, StageError, Waits
 from fusion.core.result import Cost
 from fusion.core.types import Failure, FailureFold, FoldedFailure, Value
 
@@ -93,3 +95,27 @@ class Tally:
     @property
     def failures(self) -> tuple[FoldedFailure, ...]:
         return self._failures.folded
+
+
+def ending_of(
+    tally: Tally, failure: BaseException | None, *, too_many: bool, held: int, interrupted: bool
+) -> tuple[str, int]:
+    """Return the status of a map at its end, and the exit code of its process."""
+    if failure is not None:
+        return "failed", failure.exit_code if isinstance(failure, FusionError) else 1
+    if interrupted:
+        return "interrupted", 130
+    code = StageError.exit_code if too_many else 0
+    if held:
+        return "waiting", code or Waits.exit_code
+    return ("partial" if tally.failed else "ok"), code
+
+
+def overdue(budget: Budget) -> BudgetError:
+    """Return the error of a map that has taken longer than its budget allows."""
+    level = next(one for one in budget.levels if one.limits.seconds is not None)
+    return BudgetError(
+        f"the map took longer than the {level.limits.seconds:g} s of {level.name}; raise `seconds`",
+        limit="seconds",
+        level=level.name,
+    )

@@ -1,28 +1,74 @@
-"""Shared budgets: the `[budgets.NAME]` of the settings, each one Budget for all runs of a loop."""
+"""Shared budgets: the `[budgets.NAME]` of the settings, as levels above the runs of a loop."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
-from fusion.core.budget import Budget
+from fusion.core.budget import Budget, Caps, Leased, account_at
 from fusion.core.config import Settings
 from fusion.core.config.tables import NamedBudget
 from fusion.core.errors import UsageError, close_names
+from fusion.core.types import Limits, Per
+from fusion.store.accounts import StoreLender
+from fusion.store.base import Store
 
 _EXAMPLE: Final = "`[budgets.nightly]` and `usd = 5`"
+_NO_TAGS: Final[Mapping[str, str]] = {}
 
 
 class SharedBudgets:
-    """Budgets that runs on one loop share, by the name of their table."""
+    """Budgets that runs on one loop share.
 
-    def __init__(self, settings: Settings, loop: object) -> None:
+    One without a period is a single level, by the name of its table. One with a period is an account of the store,
+    and each combination of such budgets has levels of its own, which lease from it: one run is within the budget
+    that it names and those that cover its tags.
+    """
+
+    def __init__(self, settings: Settings, loop: object, store: Store | None) -> None:
         self._tables: Mapping[str, NamedBudget] = settings.budgets
         self._untrusted = settings.untrusted
         self._loop = loop
+        self._store = store
         self._made: dict[str, Budget] = {}
+        self._combined: dict[tuple[int, tuple[str, ...]], Budget] = {}
+        self._leased: list[Leased] = []
+        self._thread: ThreadPoolExecutor | None = None
 
-    def of(self, given: object) -> Budget | None:
-        """Return the budget given by name or as a Budget, if any. Raises UsageError."""
+    def of(self, given: object, tags: Mapping[str, str] = _NO_TAGS) -> Budget | None:
+        """Return the budget of a run with these tags, if any; `given` is a name or a Budget. Raises UsageError."""
+        root, names = self._given(given), {name for name, table in self._tables.items() if table.covers(tags)}
+        if isinstance(given, str) and self._tables[given].per is not None:
+            names.add(given)
+        return self._leasing(root, tuple(sorted(names))) if names else root
+
+    def of_map(self, map_id: str, limits: Limits, above: Budget | None) -> Budget:
+        """Return the budget of a map whose rows run in several processes, an account of the store."""
+        made = self._lease(map_account(map_id), limits, "store", name="the map", parent=above)
+        self._leased.append(made)
+        return made
+
+    def check(self, name: str) -> None:
+        """Raise UsageError for a budget by name that other processes cannot share."""
+        if self._given(name) is not None:
+            raise UsageError(
+                f"[budgets.{name}] is a budget of one process, and this work runs in several: give it a period, such"
+                ' as `per = "day"`, or `per = "store"` for one without end'
+            )
+
+    async def close(self) -> None:
+        """Report what was spent of accounts, and give back every lease."""
+        leased, self._leased = self._leased, []
+        for one in leased:
+            await one.close()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _given(self, given: object) -> Budget | None:
+        """Return the single level of a budget; None if there is none, or if it is an account."""
         if given is None:
+            return None
+        if isinstance(given, str) and self._table(given).per is not None:
             return None
         found = self._named(given) if isinstance(given, str) else given
         if not isinstance(found, Budget):
@@ -35,15 +81,66 @@ class SharedBudgets:
         return found
 
     def _named(self, name: str) -> Budget:
+        if name not in self._made:
+            table = self._table(name)
+            limits = table.limits
+            self._made[name] = Budget(
+                limits, name=f"budgets.{name}", strict_usd=limits.usd is not None, declared_in=table.file
+            )
+        return self._made[name]
+
+    def _leasing(self, root: Budget | None, names: tuple[str, ...]) -> Budget:
+        """Return the level beneath `root` that leases from all these accounts."""
+        key = id(root), names
+        if key not in self._combined:
+            level = root
+            for name in names:
+                table = self._tables[name]
+                assert table.per is not None
+                made = self._lease(
+                    name, table.limits, table.per, name=f"budgets.{name}", parent=level, declared_in=table.file
+                )
+                self._leased.append(made)
+                level = made
+            assert level is not None
+            self._combined[key] = level
+        return self._combined[key]
+
+    def _lease(
+        self, account: str, limits: Limits, per: Per, *, name: str, parent: Budget | None, declared_in: str = ""
+    ) -> Leased:
+        if self._store is None:
+            raise UsageError(
+                f"[{name}]{f' of {declared_in}' if declared_in else ''} counts the runs of all processes in a store,"
+                " and these runs have none: give one with `--store` or `Fusion(store=True)`, and leave out --no-store"
+            )
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="fusion-budgets")
+        made = Leased(
+            limits,
+            StoreLender(self._store),
+            partial(account_at, account, Caps.of(limits), per),
+            self._thread,
+            name=name,
+            parent=parent,
+            declared_in=declared_in,
+        )
+        made.share(self._loop)
+        return made
+
+    def _table(self, name: str) -> NamedBudget:
         table = self._tables.get(name)
         if table is None:
             raise UsageError(f"no [budgets.{name}] in your settings{self._hint(name)}")
-        limits = table.limits
-        made = Budget(limits, name=f"budgets.{name}", strict_usd=limits.usd is not None, declared_in=table.file)
-        return self._made.setdefault(name, made)
+        return table
 
     def _hint(self, name: str) -> str:
         if self._untrusted is not None and name in self._untrusted.content.budgets:
             path = self._untrusted.path
             return f"; that of {str(path)!r} counts once the file is trusted: fusion trust {path}"
         return close_names(name, self._tables) or f"; declare it in your own fusion.toml: {_EXAMPLE}"
+
+
+def map_account(map_id: str) -> str:
+    """Return the name of the account of a map whose rows run in several processes."""
+    return f"map {map_id}"

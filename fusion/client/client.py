@@ -174,10 +174,11 @@ class Fusion:
         Raises PipelineError, InputError, MissingKeyError or another UsageError before any call is made.
         """
         self._check_startable()
-        within = self._launcher.budgets.of(options.get("within"))
+        tags = tags_of(options.get("tags"))
+        within = self._launcher.budgets.of(options.get("within"), tags)
         spec = self._spec(prompt, schema=schema, **options)
         person = person_of(options.get("on_gate"))
-        session = self._launcher.begin(spec, tags_of(options.get("tags")), person=person)
+        session = self._launcher.begin(spec, tags, person=person)
         return self._launcher.launch(
             spec, session, self, on_event=options.get("on_event"), stream=stream, within=within, person=person
         )
@@ -207,9 +208,9 @@ class Fusion:
         """Start to resume a run and return at once; see `resume`."""
         check_options(options, ResumeOptions)
         self._check_startable()
-        within, on_event = self._launcher.budgets.of(options.get("within")), options.get("on_event")
-        person = person_of(options.get("on_gate"))
+        person, on_event = person_of(options.get("on_gate")), options.get("on_event")
         row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
+        within = self._launcher.budgets.of(options.get("within"), row.tags)
         if (pipeline := options.get("pipeline")) is not None:
             record = record_of(self.store, row)
             record.check_version()
@@ -323,7 +324,7 @@ class Fusion:
         """Start to go on with a run and return at once; see `continue_run`."""
         check_options(options, ContinueOptions)
         self._check_startable()
-        within, given = self._launcher.budgets.of(options.get("within")), options.get("answer")
+        given = options.get("answer")
         row, limits = find_run(self.store, run_id), limits_of(options.get("budget")) or self._budget
         record, answer = continued(self.store, self._loader.library, row, results or {}, answer_of(given))
         if (pipeline := options.get("pipeline")) is not None:
@@ -333,6 +334,7 @@ class Fusion:
             spec = spec if limits is None else replace(spec, limits=over(spec.limits, limits))
         spec = under_options(replace(spec, answer=None), answer)
         tags = tags_of(options.get("tags")) if "tags" in options else row.tags
+        within = self._launcher.budgets.of(options.get("within"), tags)
         person = person_of(options.get("on_gate"))
         session = self._launcher.begin(spec, tags, row, continues=True, person=person)
         return self._launcher.launch(

@@ -32,7 +32,7 @@ class Launcher:
 
     def __init__(self, cast: Cast, recorder: Recorder, *, retention: int | None = None) -> None:
         self.loop = LoopThread()
-        self.budgets = SharedBudgets(cast.settings, self.loop)
+        self.budgets = SharedBudgets(cast.settings, self.loop, recorder.store)
         self.recorder = recorder
         self._cast = cast
         self._retention = retention
@@ -134,6 +134,7 @@ def shut_down(launcher: Launcher, own_store: Store | None) -> None:
     loop, cast = launcher.loop, launcher._cast
 
     async def last() -> None:
+        await launcher.budgets.close()
         await cast.toolbox.close()
         await cast.gateway.close()
 

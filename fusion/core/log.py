@@ -11,7 +11,7 @@ attempts, and checksums that cannot be kept. Keys of the environment are masked 
 
 import logging
 
-from fusion.core.config import secrets
+from fusion.core.config.secrets import secrets
 
 _SHORTEST = 8
 """Characters of the shortest key that is masked, as in replies."""

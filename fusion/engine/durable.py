@@ -200,7 +200,9 @@ class Recorder:
         within: Budget | None,
         person: AskPerson | None = None,
     ) -> Run:
-        """Return the run of a session, with its journal and caches."""
+        """Return the run of a session, with its journal and caches. Accounts that it draws on are told first."""
+        for lease in () if within is None else within.leases:
+            lease.draw(session.run_id, session.origin.session, kept=self.store is not None)
         if self._shared is None and "shared" in ({spec.cache} if spec.cache else spec.loaded.cache_modes):
             session.note([_NOT_SHARED if self.store is None else _NO_WORDS])
         observed = None if self._observer is None else self._observer.of_run(spec, session)

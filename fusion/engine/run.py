@@ -267,7 +267,7 @@ class PipelineRun:
             left = budget.seconds_by_clock()
             own, around = left.pop(self._shared.clock, None), min(left.values(), default=None)
             async with self._shared.clock.limit(own), asyncio.timeout(around), asyncio.TaskGroup() as group:
-                self._levels.hold_back()
+                await self._levels.hold_back()
                 for name in self._spec.pipeline.stages:
                     group.create_task(stages.run(name), name=name)
                 await self._take_output()

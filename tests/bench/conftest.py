@@ -10,6 +10,9 @@ import pytest
 
 from fusion import Fusion, Price, Request, Say, ScriptedModel, Usage
 from fusion.bench import Report, Suite, run
+from fusion.bench.report import report
+from fusion.bench.report.figures import Analysis
+from fusion.bench.report.plot.figure import figure
 from tests.conftest import said
 
 CHEAP, STRONG = "scripted/cheap", "scripted/strong"
@@ -25,6 +28,25 @@ stages:
     accept: {checks: {expression: "'unsure' not in value"}}
 output: answer
 """
+
+
+@pytest.fixture(autouse=True, scope="package")
+def undrawn() -> Iterator[None]:
+    """The figures of reports are empty, unless a test is `drawn`: three quarters of a small benchmark is drawing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "figure", _empty)
+        yield
+
+
+def _empty(analysis: Analysis, *, title: str) -> bytes | None:
+    costs = [one.cost for one in (*analysis.figures, *analysis.baselines)]
+    return b"\x89PNG" if any(costs) else None
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have their figures."""
+    monkeypatch.setattr(report, "figure", figure)
 
 
 def sum_of(request: Request) -> int:

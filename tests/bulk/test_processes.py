@@ -27,9 +27,7 @@ print(report.model_dump_json())
 KEYS = {"openai": "OPENAI", "anthropic": "ANTHROPIC", "groq": "GROQ"}
 
 
-@pytest.mark.parametrize(
-    "model", ["openai/gpt-4o-mini", "openai/o4-mini", "anthropic/claude-haiku-4-5", "groq/llama-3.3-70b-versatile"]
-)
+@pytest.mark.parametrize("model", ["openai/o4-mini", "anthropic/claude-haiku-4-5", "groq/llama-3.3-70b-versatile"])
 def test_rows_that_are_done_stay_done_in_other_processes(tmp_path: Path, model: str) -> None:
     (tmp_path / "one.yaml").write_text(PIPELINE)
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
@@ -37,11 +35,11 @@ def test_rows_that_are_done_stay_done_in_other_processes(tmp_path: Path, model: 
         name = KEYS[model.partition("/")[0]]
         base = provider.url.removesuffix("/v1") if name == "ANTHROPIC" else provider.url
         env = {**os.environ, f"{name}_API_KEY": "sk-test", f"{name}_BASE_URL": base, f"{name}_API_BASE": base}
-        reports = [_report(tmp_path, model, {**env, "PYTHONHASHSEED": seed}) for seed in ("1", "2", "3")]
+        reports = [_report(tmp_path, model, {**env, "PYTHONHASHSEED": seed}) for seed in ("1", "2")]
         asked = len(provider.requests)
     assert asked == 2
-    assert [report["kept"] for report in reports] == [0, 2, 2]
-    assert [report["notes"] for report in reports] == [[], [], []]
+    assert [report["kept"] for report in reports] == [0, 2]
+    assert [report["notes"] for report in reports] == [[], []]
 
 
 def _report(folder: Path, model: str, env: dict[str, str]) -> dict[str, object]:

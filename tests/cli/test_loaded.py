@@ -103,8 +103,16 @@ def test_a_command_without_calls_loads_no_client(loaded: Loaded, words: tuple[st
     assert loaded.by(*words) == expected
 
 
-@pytest.mark.parametrize("model", ["openai/gpt-5.5", "own"])
-@pytest.mark.parametrize("more", [(), ("--json",), ("--no-store",), ("-q",)])
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("openai/gpt-5.5", ()),
+        ("openai/gpt-5.5", ("--json",)),
+        ("openai/gpt-5.5", ("-q",)),
+        ("own", ()),
+        ("own", ("--no-store",)),
+    ],
+)
 def test_a_run_loads_one_client(loaded: Loaded, model: str, more: tuple[str, ...]) -> None:
     kept = set() if "--no-store" in more else {"sqlite3"}
     assert loaded.by(*RUN, "-m", model, *more, calls=1) == {"aiohttp"} | kept

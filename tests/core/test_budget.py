@@ -612,7 +612,7 @@ def watch(patch: pytest.MonkeyPatch) -> None:
 def test_a_thousand_callers_at_once_never_pass_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     watch(monkeypatch)
     seen: Counter[str] = Counter()
-    for seed in range(80):
+    for seed in range(30):
         storm = Storm(seed, 1000)
         asyncio.run(storm.blow())
         if storm.held:
@@ -620,7 +620,7 @@ def test_a_thousand_callers_at_once_never_pass_a_cap(monkeypatch: pytest.MonkeyP
         for level in [storm.run, *storm.stages]:
             assert level.reserved == NOTHING
         seen.update({name: getattr(storm, name) for name in ("served", "refused", "cancelled", "waited")})
-    assert min(seen.values()) > 4_000, seen
+    assert min(seen.values()) > 1_500, seen
 
 
 @pytest.mark.parametrize("where", ["root", "stage"])

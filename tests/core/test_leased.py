@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from fusion.core.budget import Account, Amount, Bid, Budget, Caps, Leased, Per, Standing, account_at, essential
+from fusion.core.budget import Account, Amount, Bid, Budget, Caps, Leased, Standing, account_at, essential
 from fusion.core.budget.accounts import NO_AMOUNT
 from fusion.core.errors import BudgetError, StoreError
-from fusion.core.types import Limits
+from fusion.core.types import Limits, Per
 
 
 def usd(amount: str, tokens: int = 0, calls: int = 1) -> Amount:

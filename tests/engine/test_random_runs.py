@@ -60,7 +60,7 @@ from fusion.stages.registry import kinds
 from tests.conftest import plan_text, said, subtasks
 
 PROMPTS = Prompts(Library([shipped_root()]))
-EXAMPLES = settings(max_examples=120, deadline=None, database=None, derandomize=True)
+EXAMPLES = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

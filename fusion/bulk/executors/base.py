@@ -1,7 +1,7 @@
 """Executor: runs the rows of a map in slices, here or elsewhere. The store is the truth: it may lose everything."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import ClassVar, Final, Literal, NamedTuple
 
@@ -41,7 +41,8 @@ class Terms(Value):
     """Terms of a pass over a map: what another process needs beside the store to run its rows.
 
     `number` is that of the pass. `fingerprint` is that of the record which the rows share in the store, `version` the
-    Fusion that wrote it. `budget` limits the map over all its passes, `within` names the budget that it shares.
+    Fusion that wrote it. `budget` limits the map over all its passes, `within` names the budget that it shares; so do
+    its `tags`.
     """
 
     map_id: str
@@ -51,6 +52,7 @@ class Terms(Value):
     retry_failed: bool = False
     budget: Limits | None = None
     within: str | None = None
+    tags: Mapping[str, str] = {}
 
 
 class Job(NamedTuple):

@@ -10,7 +10,7 @@ from fusion.bulk.executors.base import MAP_BUDGET, RowEnd, Slice, Terms
 from fusion.bulk.executors.recorded import NodeParts, recorded_spec
 from fusion.bulk.executors.worker import Worker
 from fusion.core.budget import Budget
-from fusion.core.errors import StoreError, WorkerLostError, first_error
+from fusion.core.errors import StoreError, UnfitError, UsageError, WorkerLostError, first_error
 from fusion.core.types import Limits
 from fusion.store.base import RunLock
 from fusion.store.rows import RunRow
@@ -91,7 +91,7 @@ class Node:
         key = terms.map_id, terms.number
         if key not in self._workers:
             spec = await asyncio.to_thread(recorded_spec, self._parts, terms)
-            within = self._budget(terms)
+            within = await asyncio.to_thread(self._budget, terms)
             self._workers[key] = Worker(self._parts.recorder, terms.map_id, spec, within=within)
         self._workers.move_to_end(key)
         if len(self._workers) > _MAPS:
@@ -99,10 +99,18 @@ class Node:
         return self._workers[key]
 
     def _budget(self, terms: Terms) -> Budget:
-        limits = terms.budget
-        strict = limits is not None and limits.usd is not None
-        parent = self._parts.budgets.of(terms.within)
-        return Budget(limits or Limits(), name=MAP_BUDGET, parent=parent, strict_usd=strict)
+        """Return the budget of a map, which its rows on all nodes spend from. Raises UnfitError."""
+        budgets, limits = self._parts.budgets, terms.budget or Limits()
+        try:
+            parent = budgets.of(terms.within, terms.tags)
+        except StoreError:
+            raise
+        except UsageError as error:
+            raise UnfitError(str(error)) from error
+        if (limits.usd, limits.tokens, limits.calls) == (None, None, None):
+            return Budget(name=MAP_BUDGET, parent=parent)
+        untimed = limits.model_copy(update={"seconds": None})  # the time is watched where the map was started
+        return budgets.of_map(terms.map_id, untimed, parent)
 
     @asynccontextmanager
     async def _locked(self, part: Slice | None) -> AsyncIterator[None]:

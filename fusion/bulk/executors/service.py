@@ -13,7 +13,7 @@ from fusion.bulk.executors.ends import packed
 from fusion.bulk.executors.node import GRACE, Node
 from fusion.core.errors import RunBusyError, StoreError, UnfitError
 from fusion.core.types import Failure, Value
-from fusion.store.base import Store
+from fusion.store.base import RunLock, Store
 from fusion.store.slices import BEAT, DEATHS, Taken, WorkerRow, lock_of_worker
 
 _POLL: Final = 2.0
@@ -103,7 +103,10 @@ class Service:
         try:
             async with asyncio.TaskGroup() as work:
                 self._work = work
-                helpers = [work.create_task(one) for one in (self._beats(), self._tells(), self._buries())]
+                helpers = [
+                    work.create_task(one)
+                    for one in (self._beats(), self._tells(), self._buries(), self._watches(lock))
+                ]
                 self._news("serving", f"worker {me.name} serves {self._store.where}, {me.concurrency} rows at once")
                 await self._take_slices()
                 await self._wait_for_slices()
@@ -248,6 +251,20 @@ class Service:
             for number in held - mine:
                 self._stop(number)
             await asyncio.sleep(BEAT)
+
+    async def _watches(self, lock: RunLock) -> None:
+        """Raise StoreError at once if the lock is lost: others may take the rows over then."""
+        loop, losses = asyncio.get_running_loop(), list[StoreError]()
+        lost = asyncio.Event()
+
+        def note(loss: StoreError) -> None:
+            losses.append(loss)
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(lost.set)
+
+        lock.when_lost(note)
+        await lost.wait()
+        raise losses[0]
 
     def _stop(self, number: int) -> None:
         """Interrupt a slice that was withdrawn, or that another worker has."""

@@ -13,7 +13,7 @@ from fusion.core.errors import StoreError
 from fusion.store.base import Store
 from fusion.store.slices import BEAT, Crew, Slices
 
-_POLL: Final = 1.0
+_POLL: Final = 0.5
 """Seconds after which the queue is read without a notice from it."""
 _REST: Final = 0.02
 """Seconds between two reads of the queue, in which ends gather."""
@@ -40,6 +40,9 @@ class WorkersExecutor(Executor):
                     yield end
                 _raise_of(tasks)
             await one.close()
+        except StoreError:
+            one.leave()
+            raise
         finally:
             for task in tasks:
                 task.cancel()
@@ -193,6 +196,10 @@ class _Pass:
         """Forget the map in the queue."""
         self._closed = True
         await self._do(self._slices.close, self._map_id)
+
+    def leave(self) -> None:
+        """Leave what waits and runs to the next pass, since the store is lost."""
+        self._closed = True
 
     async def stop(self) -> None:
         """End the pass early: withdraw what waits, and let workers stop what runs."""

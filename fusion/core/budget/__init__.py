@@ -14,9 +14,9 @@ that all processes of a store share spends from leases of its account in the sam
 
 from fusion.core.budget.accounts import Account as Account
 from fusion.core.budget.accounts import Bid as Bid
-from fusion.core.budget.accounts import Per as Per
 from fusion.core.budget.accounts import Standing as Standing
 from fusion.core.budget.accounts import account_at as account_at
+from fusion.core.budget.amounts import UNLIMITED as UNLIMITED
 from fusion.core.budget.amounts import Amount as Amount
 from fusion.core.budget.amounts import Caps as Caps
 from fusion.core.budget.amounts import LimitName as LimitName

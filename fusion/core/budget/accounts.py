@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from fusion.core.budget.amounts import Amount, Caps
-
-Per = Literal["day", "week", "month", "store"]
-"""Calendar period of an account, in UTC; that of a `store` never ends."""
+from fusion.core.types import Per
 
 NO_AMOUNT: Final = Amount(Decimal(0), tokens=0, calls=0)
 

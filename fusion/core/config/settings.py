@@ -210,7 +210,7 @@ class _Layers:
     def budgets(self) -> dict[str, NamedBudget]:
         """Return the budgets that runs share, each with its file."""
         return {
-            name: NamedBudget(limits=Limits(**table.model_dump()), file=str(one.path))
+            name: NamedBudget(limits=table.limits, file=str(one.path), per=table.per, tags=table.tags)
             for one in (self._own, self._project)
             if one is not None
             for name, table in self._counting(one).budgets.items()

@@ -14,7 +14,7 @@ from fusion.core.config.server import ServerTable
 from fusion.core.config.tools import McpTable, PythonTable, server_name
 from fusion.core.params import Defaults, RoleSpec
 from fusion.core.paths import has_password, shown_place
-from fusion.core.types import Limits, Money, Value
+from fusion.core.types import Limits, Money, Per, Value
 from fusion.core.validation import Authored
 
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -118,24 +118,48 @@ class LimitsTable(Limits, Ceilings):
 
 
 class BudgetTable(Limits, Authored):
-    """A budget that all runs of a process share that name it with `--within NAME`."""
+    """A budget that runs share: those of a process that name it by `--within`, or with `per` those of a store."""
+
+    per: Per | None = Field(
+        default=None,
+        description="Calendar period in UTC (day, week, month), or store: the budget is kept in the store, for all"
+        " its processes; by default it lives as long as a process.",
+    )
+    tags: dict[str, str] | None = Field(
+        default=None,
+        description="Tags of the runs that it covers by itself; needs `per`. Without a tag, {}: all runs.",
+    )
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
-        if not self.model_dump(exclude_none=True):
+        if not self.limits.model_dump(exclude_none=True):
             raise ValueError("it limits nothing; give usd, tokens, calls or seconds")
+        if self.per is None and self.tags is not None:
+            raise ValueError('`tags` needs `per`, such as `per = "month"`: the runs of all processes count')
+        if self.per is not None and self.seconds is not None:
+            raise ValueError("`seconds` are those of one process: leave them out, or leave out `per`")
         return self
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
 
 
 class NamedBudget(Value):
-    """A budget of the settings: its limits, and the file that declares it."""
+    """A budget of the settings: its limits, its period, the tags that it covers, and the file that declares it."""
 
     limits: Limits
     file: str
+    per: Per | None = None
+    tags: dict[str, str] | None = None
+
+    def covers(self, tags: Mapping[str, str]) -> bool:
+        """Return True for the tags of a run that this budget covers by itself."""
+        return self.tags is not None and self.tags.items() <= tags.items()
 
 
 class StoreRules(Authored):
-    """What a store keeps, and for how long."""
+    """Content that a store keeps, and its age."""
 
     content: Literal["full", "digest", "off"] = Field(
         default="full",

@@ -34,6 +34,7 @@ from fusion.core.types.items import Failure as Failure
 from fusion.core.types.items import Item as Item
 from fusion.core.types.items import ItemCost as ItemCost
 from fusion.core.types.items import Limits as Limits
+from fusion.core.types.items import Per as Per
 from fusion.core.types.messages import File as File
 from fusion.core.types.messages import Message as Message
 from fusion.core.types.messages import ToolCall as ToolCall

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -96,6 +96,10 @@ DECISION_FIELDS: Final = frozenset({"tier", "route", "reason", "agreement", "cos
 
 ITEM_FIELDS: Final = (frozenset(Item.model_fields) | {"ok"}) - DECISION_FIELDS
 """Fields of an item itself: they come before the fields of its source."""
+
+
+Per = Literal["day", "week", "month", "store"]
+"""Calendar period of a budget that is kept in a store, in UTC; that of a `store` never ends."""
 
 
 class Limits(Value):

@@ -1,11 +1,11 @@
-"""Holdback: the worst case of calls, and the budget held for the last stages under `on_budget: finish`."""
+"""Holdback: the worst case of calls, and the amounts held for the last stages under `on_budget: finish`."""
 
 from collections.abc import Iterable
 from decimal import Decimal
 from functools import reduce
 from typing import NamedTuple, TypeVar
 
-from fusion.core.budget import Amount, Budget, Hold
+from fusion.core.budget import Amount
 from fusion.core.types import Limits
 from fusion.engine.run_spec import RunSpec
 from fusion.models.base import ModelInfo, tools_bound
@@ -111,10 +111,10 @@ class Caps(NamedTuple):
         )
 
 
-def held_back(spec: RunSpec, budget: Budget, caps: Caps) -> dict[str, Hold]:
-    """Hold a budget for each last stage, which no other stage can use; nothing under `on_budget: fail`.
+def needs_of_last(spec: RunSpec, caps: Caps) -> dict[str, Amount]:
+    """Return the amount to hold back for each last stage; nothing under `on_budget: fail`.
 
-    The hold is the worst case of one answer of the stage, or of one call of each stage of the pipeline that it runs.
+    It is the worst case of one answer of the stage, or of one call of each stage of the pipeline that it runs.
     With tools an answer takes a call for each step, which reads the results so far. The last stages together hold at
     most half of each cap: the rest pays for the work before them.
     """
@@ -122,7 +122,7 @@ def held_back(spec: RunSpec, budget: Budget, caps: Caps) -> dict[str, Hold]:
         return {}
     needs = {name: _worst_answer(name, spec) for name in spec.loaded.dataflow.last}
     calling = {name: need for name, need in needs.items() if need.calls}
-    return {name: budget.hold(_capped(need, caps, len(calling)), name) for name, need in calling.items()}
+    return {name: _capped(need, caps, len(calling)) for name, need in calling.items()}
 
 
 def _capped(need: Bound, caps: Caps, sharing: int) -> Amount:

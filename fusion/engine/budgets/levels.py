@@ -1,10 +1,11 @@
 """Levels: the budget of one pipeline in a run, and those of its stages beneath it."""
 
 from contextlib import suppress
+from functools import reduce
 
-from fusion.core.budget import Budget, Hold
+from fusion.core.budget import Amount, Budget, Hold
 from fusion.core.errors import BudgetError
-from fusion.engine.budgets.holdback import Caps, held_back
+from fusion.engine.budgets.holdback import Caps, needs_of_last
 from fusion.engine.context import RunParts
 from fusion.stages.base import Stage
 
@@ -24,10 +25,13 @@ class Levels:
         self._held: dict[str, Hold] = {}
         self._of_items: dict[str, Budget] = {}
 
-    def hold_back(self) -> None:
+    async def hold_back(self) -> None:
         """Set aside the needs of the last stages, under `on_budget: finish`; nothing if they do not fit."""
+        needs = needs_of_last(self._run.spec, self._caps)
+        if needs and self.budget.leases:
+            await self.budget.lease_ahead(reduce(Amount.plus, needs.values()))
         with suppress(BudgetError):
-            self._held = held_back(self._run.spec, self.budget, self._caps)
+            self._held = {name: self.budget.hold(need, name) for name, need in needs.items()}
 
     def release(self) -> None:
         """Give back the parts held back; a second call changes nothing."""

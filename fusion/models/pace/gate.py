@@ -67,7 +67,9 @@ class Gate:
         self._scale: float | None = None
         """Input tokens as measured, over those estimated; None until a reply is known."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = NEVER
+        """Time of the timer: the handles of other event loops than asyncio's do not tell it."""
 
     async def enter(self, request: Request) -> Ticket:
         """Wait for the call's turn. `leave` must follow."""
@@ -163,9 +165,10 @@ class Gate:
     def _set_timer(self, at: float) -> None:
         assert self._loop is not None
         if self._timer is not None:
-            if self._timer.when() <= at + _LATE:
+            if self._due <= at + _LATE:
                 return
             self._timer.cancel()
+        self._due = at
         self._timer = None if at == NEVER else self._loop.call_at(at, self._fire)
 
     def _fire(self) -> None:

@@ -5,6 +5,7 @@ Times are those of the server. Changes of the queue wait for no disk: it is fill
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -55,10 +56,10 @@ _LEFT: Final = (
     "UPDATE map_slices SET numbers = %(left)s WHERE slice = %(slice)s AND worker = %(worker)s RETURNING map"
 )
 _OVER: Final = "DELETE FROM map_slices WHERE slice = %(slice)s AND worker = %(worker)s RETURNING map"
-_TELL: Final = (
-    "WITH mine AS ({}) INSERT INTO map_ends (map, ends) SELECT map, %(ends)s FROM mine"
-    f" RETURNING pg_notify('{_ENDS}', CAST(map AS text))"
-)
+_TELL: Final = "WITH mine AS ({}) INSERT INTO map_ends (map, ends) SELECT map, %(ends)s FROM mine RETURNING {}"
+_NOTICE: Final = f"pg_notify('{_ENDS}', CAST(map AS text))"
+_NOTICES: Final = 0.25
+"""Seconds between two notices of ends: the server makes commits with a notice one after another."""
 _SINGLY: Final = """
     WITH dead AS (DELETE FROM map_slices WHERE worker = %(worker)s RETURNING map, numbers, deaths, stop)
     INSERT INTO map_slices (map, numbers, deaths)
@@ -75,6 +76,7 @@ class PostgresSlices(Slices):
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._noticed = 0.0
         self._connections = Readers(address, "slices", most=_CONNECTIONS, options="-c synchronous_commit=off")
 
     def close_all(self) -> None:
@@ -157,7 +159,10 @@ class PostgresSlices(Slices):
         return Taken(slice_id, map_id, terms, tuple(numbers), deaths)
 
     def settle(self, worker: str, slice_id: int, ends: str, left: Sequence[int]) -> bool:
-        sql = _TELL.format(_LEFT if left else _OVER)
+        now = time.monotonic()
+        due = now - self._noticed >= _NOTICES
+        self._noticed = now if due else self._noticed
+        sql = _TELL.format(_LEFT if left else _OVER, _NOTICE if due else "map")
         return bool(self._all(sql, worker=worker, slice=slice_id, ends=ends, left=list(left)))
 
     def give_back(self, worker: str, slice_id: int, left: Sequence[int]) -> None:

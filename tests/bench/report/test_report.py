@@ -231,11 +231,11 @@ def test_markdown_shows_what_a_model_wrote_as_text() -> None:
     assert len({row.replace("\\|", "").count("|") for row in rows[:7]}) == 1
 
 
-def test_all_files_are_written_and_the_results_read_again(tmp_path: Path) -> None:
+def test_all_files_are_written_and_the_results_read_again(drawn: None, tmp_path: Path) -> None:
     found = results(stopped="the budget of $3 is used up")
     files = Report(found).write(tmp_path / "new")
     assert {file.name for file in files} == {"report.md", "report.html", "report.png", "items.jsonl", "results.json"}
-    assert (tmp_path / "new" / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "new" / "report.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert Results.load(tmp_path / "new" / "results.json") == found
     lines = [json.loads(line) for line in (tmp_path / "new" / "items.jsonl").read_text().splitlines()]
     assert len(lines) == 300

@@ -13,6 +13,7 @@ from fusion.bulk.executors.service import Service
 from fusion.bulk.fusion import node_of
 from fusion.store.slices import WorkerRow
 from tests.bulk.executors.site import GATED, Site
+from tests.conftest import own_settings
 from tests.provider import Answer
 
 pytestmark = pytest.mark.needs("initdb")
@@ -119,6 +120,26 @@ def test_a_budget_of_the_map_stops_it_and_a_higher_one_goes_on(site: Site, mappe
     assert sum(site.asked.values()) == 5
     assert mapped(*TEXTS, budget={"calls": 16})[1].ok == 8
     assert max(site.asked.values()) == 1
+
+
+@pytest.mark.parametrize("calls", [1, 4, 7])
+def test_several_workers_never_pass_the_budget_of_a_map(site: Site, calls: int) -> None:
+    with served(site), served(site):
+        _, report = site.map(*TEXTS, budget={"calls": calls})
+        assert (report.status, report.exit_code) == ("failed", 4)
+        assert sum(site.asked.values()) == calls
+        assert site.map(*TEXTS, budget={"calls": 16})[1].ok == 8
+    assert max(site.asked.values()) == 1
+
+
+def test_workers_spend_from_a_budget_of_all_processes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_settings(site.folder, monkeypatch)('[budgets.team]\ncalls = 6\nper = "day"\n')
+    with served(site):
+        _, report = site.map(*TEXTS, within="team")
+        assert (report.status, report.exit_code) == ("failed", 4)
+        assert sum(site.asked.values()) == 6
+        assert site.map(*TEXTS, within="team")[1].exit_code == 4
+    assert sum(site.asked.values()) == 6
 
 
 def test_a_limit_in_seconds_ends_the_map(site: Site, mapped: Map) -> None:

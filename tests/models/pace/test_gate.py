@@ -54,6 +54,21 @@ def test_a_wide_run_delays_another_by_one_call_at_a_time(wide: int) -> None:
     assert passed.index("b2") <= 4
 
 
+@pytest.mark.parametrize("rpm", [3e5, 6e5, 1e6, 3e6, 1e7])
+def test_calls_of_a_fast_rate_pass_on_every_event_loop(rpm: float) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> int:
+        gate = Gate(rpm=rpm)
+        tickets = await asyncio.gather(*(gate.enter(request()) for _ in range(200)))
+        for ticket in tickets:
+            gate.leave(ticket)
+        return len(tickets)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) == 200
+
+
 def test_two_hundred_runs_share() -> None:
     passed = order([(f"{chr(945 + run)}{n}", 100) for run in range(200) for n in range(3)])
     assert len({name.rstrip("0123456789") for name in passed[:200]}) == 200

@@ -65,7 +65,7 @@ def test_the_same_results_give_the_same_picture() -> None:
     assert figure(found, title="t") == figure(found, title="t")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.floats(150, 1150), st.floats(100, 700)), min_size=1, max_size=20), st.integers(20, 160))
 def test_no_name_covers_another_or_a_point_while_there_is_room(points: list[tuple[float, float]], width: int) -> None:
     labels = [Label(SOME, "name", x, y, width, 14) for x, y in points]

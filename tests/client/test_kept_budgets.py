@@ -1,0 +1,261 @@
+"""Budgets that outlive a run: kept in the store, for all processes, by calendar period."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusion import Fusion, Price, RunFailed, Say, ScriptedModel, Settings, Usage, UsageError
+from fusion.core.budget import Amount
+from fusion.core.errors import BudgetError
+from fusion.store.accounts import settle_dead
+from fusion.store.open import open_store
+from tests.conftest import Write, own_settings, pipeline
+
+ONE = pipeline(
+    "inputs: {t: What.}\noutput: a\nstages:\n"
+    "  a: {kind: generate, role: bulk, prompt: '{{ inputs.t }}', max_tokens: 10}\n"
+)
+TWO = pipeline(
+    "inputs: {t: What.}\noutput: b\nstages:\n"
+    "  a: {kind: generate, role: bulk, prompt: '{{ inputs.t }}', max_tokens: 10}\n"
+    "  b: {kind: generate, role: bulk, prompt: '{{ a }}', max_tokens: 10}\n"
+)
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    return own_settings(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def model() -> ScriptedModel:
+    """A call costs ten cents, and at most that."""
+    price = Price(input=Decimal(0), output=Decimal("0.01"))
+    return ScriptedModel(
+        lambda request: Say("fine", usage=Usage(input=1, output=10)), name="m/paid", price=price, respect_limit=False
+    )
+
+
+@pytest.fixture
+def fusion(write: Write, model: ScriptedModel, tmp_path: Path) -> Iterator[Any]:
+    """Makes a Fusion on these settings, with a store."""
+    made: list[Fusion] = []
+
+    def make(text: str = "", **options: Any) -> Fusion:
+        if text:
+            write(text)
+        made.append(Fusion(**{"profile": "local", "model": model, "store": tmp_path / "runs.db", **options}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+class Clock:
+    """The wall clock of budgets."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *at: int) -> None:
+        self.at(*at)
+        patch.setattr("fusion.core.budget.leased.time.time", lambda: self.now)
+
+    def at(self, *at: int) -> None:
+        self.now = datetime(*at, tzinfo=UTC).timestamp()  # type: ignore[misc, arg-type]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch, 2026, 11, 30, 12)
+
+
+def spent(path: Path, name: str = "team") -> dict[str, Amount]:
+    """What was spent of an account, by period; nothing of it is leased any more."""
+    store = open_store(path)
+    rows = store.accounts.rows(name)
+    store.close()
+    assert all(row.leased == Amount(Decimal(0), 0, 0) for row in rows)
+    return {row.account.period: row.spent for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("limit", "per", "says"),
+    [
+        (
+            "usd = 0.25",
+            "day",
+            r"limit \$0\.25, spent \$0\.20 on 2026-11-30 \(UTC\), .* again at 2026-12-01 00:00 UTC",
+        ),
+        ("usd = 0.25", "week", r"spent \$0\.20 in 2026-W49 \(UTC\), .* opens again at 2026-12-07 00:00 UTC"),
+        ("calls = 2", "month", r"limit 2, spent 2 in 2026-11 \(UTC\), .* opens again at 2026-12-01 00:00 UTC"),
+        ("tokens = 110", "day", r"limit 110, spent \d+ on 2026-11-30 \(UTC\)"),
+        ("usd = 0.25", "store", r"limit \$0\.25, spent \$0\.20 in all, needed up to \$0\.10; raise"),
+    ],
+)
+def test_a_budget_with_a_period_outlives_the_process(
+    fusion: Any, clock: Clock, limit: str, per: str, says: str
+) -> None:
+    for _ in range(2):
+        with fusion(f"[budgets.team]\n{limit}\nper = '{per}'\n") as one:
+            assert one.complete("x", pipeline=ONE, within="team").status == "ok"
+    with pytest.raises(RunFailed, match=says) as caught:
+        fusion().complete("x", pipeline=ONE, within="team")
+    assert caught.value.exit_code == 4
+    assert re.search(r"the \w+ limit of 'budgets.team' of .*own/fusion\.toml", str(caught.value))
+
+
+def test_the_next_period_begins_anew(fusion: Any, clock: Clock, tmp_path: Path) -> None:
+    one = fusion("[budgets.team]\nusd = 0.25\nper = 'day'\n")
+    for _ in range(2):
+        one.complete("x", pipeline=ONE, within="team")
+    clock.at(2026, 12, 1)
+    for _ in range(2):
+        one.complete("x", pipeline=ONE, within="team")
+    with pytest.raises(RunFailed, match="on 2026-12-01"):
+        one.complete("x", pipeline=ONE, within="team")
+    one.close()
+    assert [one.usd for one in spent(tmp_path / "runs.db").values()] == [Decimal("0.2")] * 2
+
+
+def test_a_run_that_a_budget_ended_goes_on_in_the_next_period(fusion: Any, clock: Clock, tmp_path: Path) -> None:
+    one = fusion("[budgets.team]\ncalls = 1\nper = 'day'\ntags = {}\n")
+    with pytest.raises(RunFailed, match="opens again at 2026-12-01") as caught:
+        one.complete("x", pipeline=TWO)
+    run_id = caught.value.result.run_id
+    with pytest.raises(RunFailed):
+        one.resume(run_id)
+    clock.at(2026, 12, 1, 9)
+    result = one.resume(run_id)
+    assert (result.status, result.cost.usd) == ("ok", Decimal("0.2"))
+    one.close()
+    assert {period: one.calls for period, one in spent(tmp_path / "runs.db").items()} == {
+        "2026-11-30": 1,
+        "2026-12-01": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("tags", "of_run", "covered"),
+    [
+        ("{team = 'search'}", {"team": "search"}, True),
+        ("{team = 'search'}", {"team": "search", "job": "7"}, True),
+        ("{team = 'search', job = '7'}", {"team": "search"}, False),
+        ("{team = 'search'}", {"team": "ads"}, False),
+        ("{team = 'search'}", {}, False),
+        ("{}", {}, True),
+        ("{}", {"team": "ads"}, True),
+    ],
+)
+def test_a_budget_covers_runs_by_their_tags(
+    fusion: Any, tmp_path: Path, tags: str, of_run: dict[str, str], covered: bool
+) -> None:
+    with fusion(f"[budgets.team]\nusd = 5\nper = 'day'\ntags = {tags}\n") as one:
+        one.complete("x", pipeline=ONE, tags=of_run)
+    assert bool(spent(tmp_path / "runs.db")) == covered
+
+
+def test_a_run_is_within_every_budget_that_covers_it(fusion: Any, tmp_path: Path) -> None:
+    settings = (
+        "[budgets.all]\nusd = 9\nper = 'month'\ntags = {}\n"
+        "[budgets.team]\nusd = 0.35\nper = 'day'\ntags = {t = 's'}\n"
+        "[budgets.job]\ncalls = 3\nper = 'store'\n[budgets.here]\ncalls = 9\n"
+    )
+    with fusion(settings) as one:
+        one.complete("x", pipeline=ONE, within="job", tags={"t": "s"})
+        one.complete("x", pipeline=ONE, within="job")
+        one.complete("x", pipeline=ONE, within="here", tags={"t": "s"})
+        one.complete("x", pipeline=ONE)
+        one.complete("x", pipeline=ONE, within="job", tags={"t": "s"})
+        with pytest.raises(RunFailed, match=r"usd limit of 'budgets\.team'"):
+            one.complete("x", pipeline=ONE, within="here", tags={"t": "s"})
+        with pytest.raises(RunFailed, match=r"calls limit of 'budgets\.job'"):
+            one.complete("x", pipeline=ONE, within="job")
+    path = tmp_path / "runs.db"
+    calls = [next(iter(spent(path, name).values())).calls for name in ("all", "team", "job")]
+    assert calls == [5, 3, 3]
+
+
+def test_several_processes_share_a_budget(fusion: Any, tmp_path: Path) -> None:
+    fusions = [fusion("[budgets.team]\nusd = 0.75\nper = 'day'\ntags = {}\n") for _ in range(3)]
+    handles = [one.start("x", pipeline=ONE) for _ in range(4) for one in fusions]
+    results = [handle.wait() for handle in handles]
+    assert [one.status for one in results].count("ok") == 7
+    for one in fusions:
+        one.close()
+    assert [one.usd for one in spent(tmp_path / "runs.db").values()] == [Decimal("0.7")]
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [({"store": None}, {"within": "team"}), ({"store": None}, {"tags": {"t": "s"}})],
+)
+def test_a_budget_of_the_store_needs_one(fusion: Any, options: dict[str, Any], asked: dict[str, Any]) -> None:
+    one = fusion("[budgets.team]\nusd = 5\nper = 'day'\ntags = {t = 's'}\n", **options)
+    with pytest.raises(UsageError, match=r"\[budgets\.team\] of .*fusion\.toml counts .* in a store.*--store"):
+        one.complete("x", pipeline=ONE, **asked)
+    assert one.complete("x", pipeline=ONE).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("usd = 1\nper = 'year'", "day"),
+        ("usd = 1\nper = 1", "per"),
+        ("per = 'day'", "it limits nothing"),
+        ("usd = 1\ntags = {a = 'b'}", "`tags` needs `per`"),
+        ("seconds = 1\nper = 'day'", "`seconds` are those of one process"),
+        ("usd = 1\nper = 'day'\ntags = ['a']", "tags"),
+        ("usd = 1\nper = 'day'\ntag = {}", "tags"),
+    ],
+)
+def test_mistakes_are_named(write: Write, table: str, says: str) -> None:
+    write(f"[budgets.team]\n{table}\n")
+    with pytest.raises(UsageError, match=f"budgets.team.*{says}"):
+        Settings.from_environment()
+
+
+KILLED = """
+import os, sys
+from decimal import Decimal
+from fusion import Fusion, Price, Say, ScriptedModel, Usage
+from tests.client.test_kept_budgets import ONE
+calls = 0
+def script(request):
+    global calls
+    calls += 1
+    if calls == 3:
+        os.kill(os.getpid(), 9)
+    return Say("fine", usage=Usage(input=1, output=calls))
+price = Price(input=Decimal(0), output=Decimal("0.01"))
+fusion = Fusion(profile="local", model=ScriptedModel(script, name="m/paid", price=price), store=sys.argv[1])
+for _ in range(3):
+    fusion.complete("x", pipeline=ONE, within="team")
+"""
+
+
+def test_a_killed_process_is_settled_by_its_journal(fusion: Any, write: Write, tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    write("[budgets.team]\nusd = 5\nper = 'store'\n")
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], env={**os.environ, "PYTHONPATH": "."}, check=False
+    )
+    assert died.returncode == -9
+    store = open_store(path)
+    assert settle_dead(store, "team") == 1
+    store.close()
+    assert spent(path) == {"": Amount(Decimal("0.13"), spent(path)[""].tokens, 3)}
+
+
+def test_a_map_counts_every_row(fusion: Any, tmp_path: Path) -> None:
+    with fusion("[budgets.team]\ncalls = 3\nper = 'day'\ntags = {t = 's'}\n") as one:
+        rows = one.map(["a", "b", "c", "d", "e"], pipeline=ONE, tags={"t": "s"}, id="m1", concurrency=1)
+        with pytest.raises(BudgetError, match=r"'budgets\.team'"):
+            list(rows)
+    assert [one.calls for one in spent(tmp_path / "runs.db").values()] == [3]

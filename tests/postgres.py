@@ -24,6 +24,21 @@ _UNSYNCED = "-c fsync=off -c full_page_writes=off"
 _SMALL = "-c shared_buffers=16MB -c max_connections=60 -c autovacuum_naptime=1h -c max_wal_size=64MB"
 
 
+_EMPTIED = """
+DO $$ DECLARE one text; BEGIN
+    IF to_regclass('fusion.fusion_store') IS NULL THEN
+        DROP SCHEMA IF EXISTS fusion CASCADE;
+    ELSIF (SELECT version FROM fusion.fusion_store) <> NEWEST THEN
+        DROP SCHEMA fusion CASCADE;
+    ELSE
+        FOR one IN SELECT tablename FROM pg_tables WHERE schemaname = 'fusion' AND tablename <> 'fusion_store' LOOP
+            EXECUTE format('DELETE FROM fusion.%I', one);
+        END LOOP;
+    END IF;
+END $$
+"""
+
+
 class Cluster:
     """A server on a socket in a folder of its own, and on a port of the loopback if it `listens`."""
 
@@ -85,6 +100,13 @@ def execute(url: str, sql: str, *values: Any) -> list[Any]:
         return cursor.fetchall() if cursor.description else []
 
 
+def newest() -> int:
+    """The version of stores that this Fusion makes."""
+    from fusion.store.postgres.migrations import NEWEST
+
+    return NEWEST
+
+
 def backends(url: str, purpose: str = "") -> list[int]:
     """The processes of the server for connections of Fusion with this purpose."""
     sql = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s AND datname = current_database()"
@@ -109,11 +131,18 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def database(cluster: Cluster) -> Iterator[str]:
-    """The URL of a database without a store, which the next test uses again."""
+    """The URL of a database whose store, if it has one, is empty; the next test uses it again."""
     url = cluster.spare.pop() if cluster.spare else cluster.database()
     yield url
     execute(
         url, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'fusion %%'"
     )
-    execute(url, "DROP SCHEMA IF EXISTS fusion CASCADE")
+    execute(url, _EMPTIED.replace("NEWEST", str(newest())))
     cluster.spare.append(url)
+
+
+@pytest.fixture
+def bare(database: str) -> str:
+    """The URL of a database without a store."""
+    execute(database, "DROP SCHEMA IF EXISTS fusion CASCADE")
+    return database

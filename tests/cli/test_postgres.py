@@ -1,5 +1,6 @@
 """The command line on a store in PostgreSQL: every command, the ends of runs that lose it, and its secrets."""
 
+import asyncio
 import json
 import logging
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion import Fusion, RunFailed, ScriptedModel
+from fusion import Fusion, Pipeline, RunFailed, ScriptedModel
 from fusion.core.config import Settings
 from fusion.core.errors import StoreLostError
 from fusion.store.open import open_store
@@ -106,12 +107,12 @@ def test_a_gate_is_answered_over_the_database(fusion: Command, database: str) ->
 
 
 @needs_server
-def test_the_doctor_looks_at_the_database(fusion: Command, database: str) -> None:
-    before = fusion("doctor", "--store", database)
+def test_the_doctor_looks_at_the_database(fusion: Command, bare: str) -> None:
+    before = fusion("doctor", "--store", bare)
     assert "not made yet" in before.out
-    assert execute(database, "SELECT to_regnamespace('fusion')::text") == [(None,)]
-    open_store(database).close()
-    after = fusion("doctor", "--store", database)
+    assert execute(bare, "SELECT to_regnamespace('fusion')::text") == [(None,)]
+    open_store(bare).close()
+    after = fusion("doctor", "--store", bare)
     assert re.search(r"store .*postgresql://fusion@/.* MB, version \d+, content full", after.out)
 
 
@@ -248,15 +249,11 @@ class Held:
         self._open = True
 
     async def wait(self) -> None:
-        import asyncio
-
         while not self._open:
             await asyncio.sleep(0.01)
 
 
-def _many() -> object:
-    from fusion import Pipeline
-
+def _many() -> Pipeline:
     return Pipeline.from_yaml(MANY, file="many.yaml")
 
 
@@ -280,14 +277,14 @@ def test_a_run_that_cannot_be_written_any_more_ends(database: str) -> None:
 
 
 @pytest.fixture
-def guarded(cluster: Cluster, database: str) -> Iterator[str]:
+def guarded(cluster: Cluster, bare: str) -> Iterator[str]:
     """The URL of a database with the password of its user in it."""
     from urllib.parse import quote
 
-    name = database.split("/")[3].split("?")[0]
-    execute(database, f"GRANT CREATE ON DATABASE {name} TO {GUARDED}")
-    yield database.replace(f"//{USER}@", f"//{GUARDED}:{quote(PASSWORD, safe='')}@")
-    execute(database, f"DROP OWNED BY {GUARDED}")
+    name = bare.split("/")[3].split("?")[0]
+    execute(bare, f"GRANT CREATE ON DATABASE {name} TO {GUARDED}")
+    yield bare.replace(f"//{USER}@", f"//{GUARDED}:{quote(PASSWORD, safe='')}@")
+    execute(bare, f"DROP OWNED BY {GUARDED}")
 
 
 @needs_server

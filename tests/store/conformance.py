@@ -461,6 +461,7 @@ class StoreConformance:
         kept(
             store,
             started(),
+            session(),
             *(attempt(n) for n in range(1, 5)),
             attempt(5, stage="plan", usd=None),
             end(1),

@@ -24,7 +24,7 @@ _ALIVE: Final[Mapping[str, str]] = {
 """Parameters by which a connection that is cut ends on this side, unless the URL says others."""
 _ALIVE_THERE: Final = (
     "-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3"
-    " -c client_connection_check_interval=1000 -c search_path=fusion"
+    " -c client_connection_check_interval=1000"
 )
 """Settings by which a connection that is cut ends on the server's side, and with it the locks that it holds."""
 

@@ -10,10 +10,10 @@ from weakref import WeakSet
 import psycopg
 from psycopg import Connection, errors
 
-from fusion.core.errors import StoreError
+from fusion.core.errors import StoreError, StoreLostError
 from fusion.store.postgres.address import Address
 
-READERS: Final = 8
+READERS: Final = 4
 """Connections for reading that a process has at most."""
 PATIENCE: Final = 15.0
 """Seconds to wait for a connection for reading."""
@@ -57,6 +57,12 @@ def explained(address: Address, error: BaseException) -> StoreError:
     return StoreError(f"{told}{advice} ({message})" if advice else f"{told}{message}")
 
 
+def failed(address: Address, error: BaseException) -> StoreError:
+    """Return an error of a store that is open: a StoreLostError if its connection is cut."""
+    told = explained(address, error)
+    return StoreLostError(f"{told}; the same command goes on once it is back") if is_cut(error) else told
+
+
 def _advice(message: str) -> str | None:
     absent = "does not exist" in message
     return next((say for sign, say in _BY_WORDS if sign in message and (absent or sign not in _NOT_THERE)), None)
@@ -83,6 +89,7 @@ def connect(address: Address, purpose: str, options: str = "") -> "Connection[An
     """
     opened: Connection[Any] = Connection.connect(address.of_connection(purpose, options), autocommit=True)
     _opened.add(opened)
+    opened.execute("SET search_path = fusion")  # a pooler may ignore the options
     return opened
 
 
@@ -116,7 +123,7 @@ class Readers:
         except psycopg.Error as error:
             if is_cut(error):
                 self._drop_idle()
-            raise explained(self._address, error) from error
+            raise failed(self._address, error) from error
         finally:
             self._free.release()
 

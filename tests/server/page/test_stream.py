@@ -86,6 +86,23 @@ def test_a_run_of_another_process_is_followed_by_its_store(paged: Any, gate: Gat
     assert not any(one.kind == "text" for one in rest)
 
 
+@pytest.mark.needs("initdb")
+def test_a_run_of_another_process_is_told_by_the_database(
+    paged: Any, gate: Gate, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusion.server.page.stream._TOLD", 3600)  # nothing is found by looking now and then
+    served = paged(store=database)
+    with Fusion(profile="local", roles=models(waiting(gate)), store=database) as other:
+        handle = other.start("do it", pipeline=PIPELINES["planned"])
+        other.store.flush()
+        with served.client() as client, client.stream("GET", f"/api/runs/{handle.run_id}/events") as response:
+            messages = stream(response)
+            assert next(one for one in messages if one.kind == "plan").data["titles"][0] == "part 1"
+            gate.open()
+            rest = list(messages)
+    assert rest[-1].data == {"status": "ok"}
+
+
 def test_a_run_whose_process_died_ends_its_stream(paged: Any, gate: Gate) -> None:
     served = paged(models(waiting(gate)))
     store = served.fusion.store

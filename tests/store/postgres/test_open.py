@@ -91,18 +91,18 @@ def test_a_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
 
 
 @pytest.fixture
-def role(cluster: Cluster, database: str) -> Iterator[Callable[[str], str]]:
+def role(cluster: Cluster, bare: str) -> Iterator[Callable[[str], str]]:
     """Makes a user with these rights in the database, beyond those of everyone; the URL of that user."""
     name = "limited"
     cluster.execute(f"CREATE ROLE {name} LOGIN")
 
     def made(rights: str) -> str:
         if rights:
-            execute(database, rights.format(name))
-        return database.replace(f"//{USER}@", f"//{name}@")
+            execute(bare, rights.format(name))
+        return bare.replace(f"//{USER}@", f"//{name}@")
 
     yield made
-    execute(database, f"DROP OWNED BY {name}")
+    execute(bare, f"DROP OWNED BY {name}")
     cluster.execute(f"DROP ROLE {name}")
 
 
@@ -152,10 +152,10 @@ def test_a_wrong_password_is_said_and_not_repeated(
 
 
 @needs_server
-def test_the_right_password_opens_it(cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute(database, f"GRANT CREATE ON DATABASE {database.split('/')[3].split('?')[0]} TO {GUARDED}")
+def test_the_right_password_opens_it(cluster: Cluster, bare: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(bare, f"GRANT CREATE ON DATABASE {bare.split('/')[3].split('?')[0]} TO {GUARDED}")
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    store = kept(open_store(database.replace(f"//{USER}@", f"//{GUARDED}@")), started())
+    store = kept(open_store(bare.replace(f"//{USER}@", f"//{GUARDED}@")), started())
     assert store.run("r1") is not None
     assert PASSWORD not in store.where
     store.close()
@@ -167,15 +167,15 @@ def test_a_user_who_may_create_nothing_is_said(role: Callable[[str], str]) -> No
 
 
 @needs_server
-def test_a_user_who_may_only_read_is_said(database: str, role: Callable[[str], str]) -> None:
-    open_store(database).close()
+def test_a_user_who_may_only_read_is_said(bare: str, role: Callable[[str], str]) -> None:
+    open_store(bare).close()
     reader = role("GRANT USAGE ON SCHEMA fusion TO {0}; GRANT SELECT ON ALL TABLES IN SCHEMA fusion TO {0}")
     refused(reader, "may only read it", "INSERT, UPDATE and DELETE")
 
 
 @needs_server
-def test_a_user_who_may_read_and_write_rows_needs_no_more(database: str, role: Callable[[str], str]) -> None:
-    open_store(database).close()
+def test_a_user_who_may_read_and_write_rows_needs_no_more(bare: str, role: Callable[[str], str]) -> None:
+    open_store(bare).close()
     rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"
     store = open_store(role(f"GRANT USAGE ON SCHEMA fusion TO {{0}}; GRANT {rights} IN SCHEMA fusion TO {{0}}"))
     kept(store, started(), *work())
@@ -185,21 +185,21 @@ def test_a_user_who_may_read_and_write_rows_needs_no_more(database: str, role: C
 
 
 @needs_server
-def test_a_server_that_may_only_be_read_is_said(database: str) -> None:
-    open_store(database).close()
-    refused(f"{database}&options=-c%20default_transaction_read_only%3Don", "may only be read")
+def test_a_server_that_may_only_be_read_is_said(bare: str) -> None:
+    open_store(bare).close()
+    refused(f"{bare}&options=-c%20default_transaction_read_only%3Don", "may only be read")
 
 
 @needs_server
-def test_the_schema_of_another_program_is_left_alone(database: str) -> None:
-    execute(database, "CREATE SCHEMA fusion")
-    execute(database, "CREATE TABLE fusion.reactors (power int)")
-    refused(database, "is that of another program", "choose another database")
-    assert execute(database, "SELECT count(*) FROM pg_tables WHERE schemaname = 'fusion'") == [(1,)]
+def test_the_schema_of_another_program_is_left_alone(bare: str) -> None:
+    execute(bare, "CREATE SCHEMA fusion")
+    execute(bare, "CREATE TABLE fusion.reactors (power int)")
+    refused(bare, "is that of another program", "choose another database")
+    assert execute(bare, "SELECT count(*) FROM pg_tables WHERE schemaname = 'fusion'") == [(1,)]
 
 
 @needs_server
-def test_an_empty_schema_that_was_made_for_it_is_used(database: str, role: Callable[[str], str]) -> None:
+def test_an_empty_schema_that_was_made_for_it_is_used(bare: str, role: Callable[[str], str]) -> None:
     user = role("CREATE SCHEMA fusion AUTHORIZATION {0}")
     store = kept(open_store(user), started())
     assert store.run("r1") is not None
@@ -224,26 +224,26 @@ def test_a_server_without_connections_left_is_said(cluster: Cluster, database: s
 
 
 @needs_server
-def test_a_store_of_a_newer_version_says_which(database: str) -> None:
-    open_store(database).close()
-    execute(database, "UPDATE fusion.fusion_store SET version = version + 3")
-    refused(database, f"has version {migrations.NEWEST + 3}", f"up to {migrations.NEWEST}", "update Fusion")
+def test_a_store_of_a_newer_version_says_which(bare: str) -> None:
+    open_store(bare).close()
+    execute(bare, "UPDATE fusion.fusion_store SET version = version + 3")
+    refused(bare, f"has version {migrations.NEWEST + 3}", f"up to {migrations.NEWEST}", "update Fusion")
 
 
 @needs_server
 @pytest.mark.parametrize("old", range(1, migrations.NEWEST))
-def test_a_store_of_any_older_version_is_brought_up_to_date(database: str, old: int) -> None:
+def test_a_store_of_any_older_version_is_brought_up_to_date(bare: str, old: int) -> None:
     """Tables are made as that version made them, and hold rows."""
     import psycopg
 
-    with psycopg.connect(database, autocommit=True) as connection:
+    with psycopg.connect(bare, autocommit=True) as connection:
         migrations.migrate(connection, to=old)
     execute(
-        database,
+        bare,
         "INSERT INTO fusion.runs (run_id, root, pipeline, profile, started, tags, content, fingerprint)"
         " VALUES ('old', 'old', 'plan', 'local', 1.0, '{\"a\":\"b\"}', 'full', 'f')",
     )
-    store = open_store(database)
+    store = open_store(bare)
     assert [row.run_id for row in store.runs(RunFilter(tags={"a": "b"}))] == ["old"]
     assert kept(store, started(), call()).call("r1", 1) == call()
     store.close()
@@ -262,9 +262,9 @@ store.close()
 
 
 @needs_server
-def test_processes_that_open_a_new_store_at_once_all_write_to_it(database: str) -> None:
+def test_processes_that_open_a_new_store_at_once_all_write_to_it(bare: str) -> None:
     racing = [
-        subprocess.Popen([sys.executable, "-c", OPENS, database, f"r{n}"], stdin=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", OPENS, bare, f"r{n}"], stdin=subprocess.PIPE, text=True)
         for n in range(3)
     ]
     for process in racing:
@@ -272,6 +272,6 @@ def test_processes_that_open_a_new_store_at_once_all_write_to_it(database: str) 
         process.stdin.write("go\n")
         process.stdin.close()
     assert [process.wait(timeout=60) for process in racing] == [0] * 3
-    store = open_store(database)
+    store = open_store(bare)
     assert [store.last_numbers(f"r{n}") for n in range(3)] == [(5, 0)] * 3
     store.close()

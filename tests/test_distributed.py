@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -9,7 +10,9 @@ from benchmarks.distributed import model
 from benchmarks.distributed.assumptions import Assumptions, stated
 from benchmarks.distributed.blocks import RULES, Account, hundredth, spending
 from benchmarks.distributed.deaths import Deaths
+from benchmarks.distributed.kills import Plan, Trial
 from benchmarks.distributed.limits import breaks, load
+from benchmarks.distributed.scene import CALLS, USD_A_CALL, repeated
 
 SMALL = replace(Assumptions(), rows=2_000)
 
@@ -100,3 +103,29 @@ def test_hundredths_of_a_cap_starve_a_thousand_nodes_and_blocks_after_spending_d
     assert shared.stuck < 0.05
     assert shared.starved < 0.05
     assert shared.seconds < 1.05
+
+
+@pytest.mark.parametrize(
+    ("asked", "journaled", "count"),
+    [
+        ("a b c", {1, 2, 3}, 0),
+        ("a b a", {2, 3}, 0),  # the first reply was lost in flight
+        ("a b a", {1, 2}, 1),  # the first reply was kept, and yet it was asked again
+        ("a a a", {1}, 2),
+        ("a b a b", {3, 2}, 1),
+        ("a b a", set(), 0),  # none was kept
+    ],
+)
+def test_a_call_is_repeated_if_it_is_requested_after_the_reply_that_is_kept(
+    asked: str, journaled: set[int], count: int
+) -> None:
+    lines = [{"digest": digest, "number": number} for number, digest in enumerate(asked.split(), start=1)]
+    assert repeated(lines, frozenset(journaled)) == count
+
+
+@pytest.mark.parametrize(("cap", "times"), [("above", Decimal(3)), ("below", Decimal("0.5"))])
+def test_caps_of_trials_are_above_and_below_the_cost(cap: str, times: Decimal) -> None:
+    plan = Plan("workers", rows=100, cap=cap)
+    assert plan.usd == 100 * CALLS * USD_A_CALL * times
+    assert Trial(plan).right
+    assert not Trial(plan, faults=["1 rows lost"]).right

@@ -32,6 +32,8 @@ stages:
   answer: {kind: generate, role: frontier, prompt: "{{ inputs.prompt }}", max_tokens: 4000}
 output: answer
 """
+_LONGEST = 900
+"""Seconds of a job at most: clients start slowly on a busy machine."""
 SETTINGS = """[endpoints.fake]
 model = "fake"
 api_base = "URL"
@@ -144,21 +146,20 @@ def run(name: str, client: Client, folder: Path, address: str) -> tuple[bool, li
         (home / job.name).write_text(job.read_text())
         job = home / job.name
     runner = {".py": str(binaries / "python"), ".sh": "bash", ".mjs": "node"}[job.suffix]
-    done = subprocess.run(
-        [runner, str(job)],
-        cwd=place,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(place),
-            "BIN": str(binaries),
-            "FUSION_URL": address,
-            "FUSION_MCP": str(folder / "server" / "fusion-mcp"),
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(place),
+        "BIN": str(binaries),
+        "FUSION_URL": address,
+        "FUSION_MCP": str(folder / "server" / "fusion-mcp"),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    try:
+        done = subprocess.run(
+            [runner, str(job)], cwd=place, env=environment, capture_output=True, text=True, timeout=_LONGEST
+        )
+    except subprocess.TimeoutExpired as error:
+        return False, [], str(error)
     parts = [line for line in done.stdout.splitlines() if line.isidentifier()]
     return done.returncode == 0, parts, (done.stderr + done.stdout)[-1500:]
 

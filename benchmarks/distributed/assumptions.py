@@ -38,18 +38,20 @@ class Assumptions:
     run_bytes: float = figure(6_800, "bytes on disk a run", _PATTERN)
     row_cpu_us: float = figure(36, "us CPU of the server a row", _SMALL)
     commit_ms: float = figure(1.0, "ms a commit of one connection", _SMALL)
-    notified_commits: float = figure(300, "commits/s with NOTIFY, all connections together", _DATABASE)
-    connections: float = figure(5, "connections a node", "writer, locks, notifications, two readers")
+    notified_commits: float = figure(850, "commits/s with NOTIFY behind each, all together", _DATABASE)
+    connections: float = figure(7, "connections a node", "writer, locks, notifications, four readers")
     backend_mb: float = figure(1.7, "MB of memory a connection", _DATABASE)
     lease_updates: float = figure(600, "updates/s of one account's row", _DATABASE)
-    beat_seconds: float = figure(5, "s between heartbeats of a node", "the default of fusion worker")
+    beat_seconds: float = figure(2, "s between heartbeats of a node", "fusion worker")
 
     server_cores: float = figure(16, "cores of the database server", _SERVER)
     server_gb: float = figure(64, "GB of memory of the database server", _SERVER)
     max_connections: float = figure(500, "max_connections", "chosen: PostgreSQL's default is 100")
     wal_mb: float = figure(400, "MB/s of the write-ahead log", _SERVER)
 
-    takeover_seconds: float = figure(20, "s until another node has a dead node's slices", "heartbeats and locks")
+    takeover_seconds: float = figure(
+        10, "s until others have the slices of a dead node", "three heartbeats, and a look"
+    )
     restart_seconds: float = figure(60, "s until a dead node is replaced", "chosen: a pod on a node that is there")
     deaths_a_day: float = figure(1, "deaths a node and day", "chosen: spot machines; 24 is one an hour")
     provider_calls: float = figure(float("inf"), "calls/s of the providers", "chosen: no limit; 500 is 30,000 rpm")

@@ -1,20 +1,28 @@
 """Nodes: two on this machine, as processes of `fusion worker` or as a test cluster of Ray."""
 
+import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from benchmarks.distributed.scene import fusion, kill
 
 COUNT: Final = 2
+_TRIES: Final = 4
 
 
 class Nodes(ABC):
     """Two nodes on one machine, of which one may be killed."""
 
     on: str
+    """Value of `fusion map --on`."""
+    left: float
+    """Share of the rows at once that one node runs if the other has died."""
+    options: tuple[str, ...] = ()
+    """Further options of `fusion map`."""
 
     @property
     @abstractmethod
@@ -34,6 +42,7 @@ class Workers(Nodes):
     """Processes of `fusion worker`."""
 
     on = "workers"
+    left = 1 / COUNT
 
     def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
         words = ["worker", "--store", store, "--config", str(config), "--concurrency", str(concurrency)]
@@ -56,13 +65,14 @@ class Workers(Nodes):
 class Ray(Nodes):
     """A cluster of Ray for tests: a head that runs no rows, and two nodes, each with processes of its own."""
 
+    on = "ray"
+    left = 1.0
+
     def __init__(self, folder: Path, config: Path, store: str, concurrency: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(config), str(COUNT)]
-        with (folder / "ray.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-            )
-        self.on = self._line()
+        self._command = [sys.executable, "-m", "benchmarks.distributed.ray_cluster", str(config), str(COUNT)]
+        self._log = folder / "ray.log"
+        os.environ["RAY_ADDRESS"] = self._begun()
+        self.options = ("--concurrency", str(COUNT * concurrency))
 
     @property
     def pids(self) -> list[int]:
@@ -73,8 +83,26 @@ class Ray(Nodes):
         assert self._line() == "killed"
 
     def close(self) -> None:
-        self._tell("close")
+        with suppress(BrokenPipeError):  # it has failed
+            self._tell("close")
         self._process.wait(60)
+
+    def _begun(self) -> str:
+        """Start the cluster; return its address. Ray waits 30 s for a node: on a busy machine it is tried again."""
+        for _ in range(_TRIES):
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    start_new_session=True,
+                )
+            if address := self._line():
+                return address
+            self._process.wait()
+        raise SystemExit(f"the Ray cluster did not start: {self._log.read_text()[-500:]}")
 
     def _tell(self, word: str) -> None:
         assert self._process.stdin is not None

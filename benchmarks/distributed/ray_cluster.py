@@ -12,26 +12,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_health_check_initial_delay_ms": "2000",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_raylet_start_wait_time_s": "240",  # a busy machine starts slowly
+    "RAY_worker_register_timeout_seconds": "240",
 }
 _SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
 
 
 def main(config: str, count: int) -> None:
     """Serve until `close`."""
-    os.environ.update(_QUIET, FUSION_CONFIG=config)
+    os.environ.update(_SETTINGS, FUSION_CONFIG=config)
 
     from ray.cluster_utils import Cluster
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # prints of Ray
-    cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 0, **_SMALL})
-    members = [cluster.add_node(num_cpus=1, **_SMALL) for _ in range(count)]
+    try:
+        cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 0, **_SMALL})
+        members = [cluster.add_node(num_cpus=1, wait=False, **_SMALL) for _ in range(count)]
+    except Exception:
+        for pid in _children(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        raise
     print(cluster.address, file=out)
     for line in sys.stdin:
         if line.strip() == "kill":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -59,10 +60,10 @@ class Scene:
         self._provider.kill()
         self._provider.wait()
 
-    def map(self, store: str, on: str, usd: Decimal | None) -> "subprocess.Popen[bytes]":
+    def map(self, store: str, on: str, usd: Decimal | None, options: Sequence[str]) -> "subprocess.Popen[bytes]":
         """Start the process of the map; the same again goes on with it."""
         words = ["map", str(self.pipeline), str(self.table), "--id", MAP, "--key", "id", "-o", str(self.output)]
-        words += ["--store", store, "--config", str(self.config), "--on", on, "-q"]
+        words += ["--store", store, "--config", str(self.config), "--on", on, "-q", *options]
         words += ["--budget", f"usd={usd}"] if usd else []
         return fusion(words, self.folder / "map.log")
 
@@ -103,33 +104,34 @@ class Checked:
         self.mixed_up = sum(scene.marks[int(line["key"])] not in str(line["answer"]) for line in lines)
         self.journaled = _journaled(store)
         self.again = len(self.asked) - len({line["digest"] for line in self.asked})
-        self.repeated = self._repeated()
+        self.repeated = repeated(self.asked, self.journaled)
 
     @property
     def right(self) -> bool:
         """Return True if no row is written twice or mixed up, and no journaled call was sent again."""
         return not (self.twice or self.mixed_up or self.repeated)
 
-    def _repeated(self) -> int:
-        """Count the requests that came although their call was in the journal.
 
-        The journal keeps the first reply of a call. If the call was requested once more after that reply's request,
-        it was requested although it was in the journal, or twice at the same time.
-        """
-        numbers = defaultdict(list)
-        for line in self.asked:
-            numbers[line["digest"]].append(line["number"])
-        return sum(
-            number > kept for asked in numbers.values() for kept in self.journaled & {*asked} for number in asked
-        )
+def repeated(asked: Sequence[Mapping[str, Any]], journaled: frozenset[int]) -> int:
+    """Count the requests that came although their call was in the journal, by the numbers of its replies.
+
+    The journal keeps the first reply of a call. If the call was requested once more after that reply's request,
+    it was requested although it was in the journal, or twice at the same time.
+    """
+    numbers = defaultdict(list)
+    for line in asked:
+        numbers[line["digest"]].append(line["number"])
+    kept = ((reply, all_of) for all_of in numbers.values() for reply in journaled.intersection(all_of))
+    return sum(number > reply for reply, all_of in kept for number in all_of)
 
 
-def _journaled(place: str) -> set[int]:
+def _journaled(place: str) -> frozenset[int]:
     """Return the numbers of the provider's replies that are in the journals of the rows."""
     store = open_store(place)
     try:
         runs = [row.run_id for row in store.runs(RunFilter(map=MAP))]
         replies = (call.reply for run_id in runs for call in store.calls(run_id, texts=True))
-        return {int(number) for reply in replies if reply is not None for number in _REPLY.findall(reply.text)}
+        texts = (reply.text for reply in replies if reply is not None)
+        return frozenset(int(number) for text in texts for number in _REPLY.findall(text))
     finally:
         store.close()

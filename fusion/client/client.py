@@ -360,11 +360,13 @@ class Fusion:
         given: "Given | None" = None,
         stage: str | None = None,
         item: int | None = None,
+        answer: AnswerOptions | Mapping[str, Any] | None = None,
     ) -> "Preview":
         """Return the calls that a run would make, and their bounds, without any call.
 
         Results that a stage depends on and that do not exist yet are named as `missing`; `given` supplies them, by
-        `stage` or `stage.field`. `stage` and `item` (from 0) restrict the preview to one stage or item.
+        `stage` or `stage.field`. `stage` and `item` (from 0) restrict the preview to one stage or item. `answer` has
+        the options of the answer, which its call shows.
 
         Raises the errors of `start` except for a missing key, which is a note, and PromptError if a template fails.
         """
@@ -374,7 +376,8 @@ class Fusion:
         loaded = self._loader.load(pipeline)
         if stage is not None and stage not in loaded.pipeline.stages:
             raise UsageError(f"no stage {stage!r}{close_names(stage, loaded.pipeline.stages)}")
-        spec = self._spec(prompt, prepare_without_keys, pipeline=pipeline, inputs=inputs, budget=budget)
+        options: RunOptions = {"pipeline": pipeline, "inputs": inputs, "budget": budget, "answer": answer}
+        spec = self._spec(prompt, prepare_without_keys, **options)
         return self._launcher.loop.submit(preview(spec, given=given, stage=stage, item=item)).done.result()
 
     def quote(

@@ -24,6 +24,21 @@ def test_the_span_of_a_client_is_the_parent_of_its_run(path: str, stream: bool, 
     assert attributes(run)["fusion.run.id"] == answer.headers["x-fusion-run"]
 
 
+def test_the_span_of_a_client_is_the_parent_of_a_run_of_the_form(serve: Serve) -> None:
+    spans = Spans()
+    served = serve(telemetry=spans.provider)
+    form = {"pipeline": "echo", "inputs": {"prompt": "hello"}}
+    answer = served.post("/api/runs", form, traceparent=f"00-{TRACE}-{SPAN}-01")
+    assert answer.status_code == 201
+    run_id = answer.json()["run_id"]
+    with served.client() as client, client.stream("GET", f"/v1/responses/resp_{run_id}?stream=true") as events:
+        events.read()
+    run = spans.one("invoke_agent")
+    assert run.parent is not None
+    assert f"{run.parent.span_id:016x}" == SPAN
+    assert attributes(run)["fusion.run.id"] == run_id
+
+
 @pytest.mark.parametrize(
     "headers",
     [

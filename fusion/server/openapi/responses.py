@@ -166,6 +166,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "ResponseUsage": _USAGE,
     "Response": _RESPONSE,
     "ResponseEvent": _EVENT,
+    "ResponseInputList": record(
+        {"object": only("list"), "data": listed(JSON_OBJECT), "has_more": FLAG},
+        {"first_id": nullable(TEXT), "last_id": nullable(TEXT)},
+    ),
     "ResponseRemoval": record({"id": TEXT, "object": only("response"), "deleted": FLAG}),
 }
 _ID = parameter("id", "path", "Id of the response.", {"type": "string", "pattern": "^resp_"}, required=True)
@@ -208,6 +212,20 @@ PATHS: Final[dict[str, Schema]] = {
             "parameters": [_ID],
             "responses": {"200": reply("The removal.", ref("ResponseRemoval")), **refusals("OpenAIError")},
         },
+    },
+    "/v1/responses/{id}/input_items": {
+        "get": {
+            "operationId": "listInputItems",
+            "summary": "Return the items of the input of a response, latest first.",
+            "tags": ["responses"],
+            "parameters": [
+                _ID,
+                parameter("limit", "query", "Items at most.", {"type": "integer", "minimum": 1, "maximum": 100}),
+                parameter("order", "query", "`asc` for the first one first.", only("asc", "desc")),
+                parameter("after", "query", "Id of the last item that is known.", TEXT),
+            ],
+            "responses": {"200": reply("A page of items.", ref("ResponseInputList")), **refusals("OpenAIError")},
+        }
     },
     "/v1/responses/{id}/cancel": {
         "post": {

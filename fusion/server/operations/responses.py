@@ -13,6 +13,7 @@ from fusion.client.history import History
 from fusion.server.base import RefusedError, ServedRequest
 from fusion.server.dialects.openrouter.panel import PIPELINE
 from fusion.server.dialects.responses.dialect import Responses, told_of
+from fusion.server.dialects.responses.given import listed_input
 from fusion.server.dialects.responses.kept import KeptResponse, KeptResponses
 from fusion.server.dialects.responses.response import Json, Told
 from fusion.server.dialects.responses.stream import Streamed, streamed
@@ -34,6 +35,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         Route("/v1/responses", CreatedResponses(service, kept), methods=["POST"]),
         Route(one, earlier.show, methods=["GET"]),
         Route(one, earlier.delete, methods=["DELETE"]),
+        Route(f"{one}/input_items", earlier.input_items, methods=["GET"]),
         Route(f"{one}/cancel", earlier.cancel, methods=["POST"]),
     ]
 
@@ -74,6 +76,11 @@ class EarlierResponses:
         run = await self._taken_up(request, one, told)
         said = partial(said_of, self._kept.store, one.row.run_id)
         return RunResponse(streamed(Streamed(told, run, one.call, said), after=after), run, headers=_headers(one))
+
+    async def input_items(self, request: Request) -> Response:
+        """Return a page of the items of a response's own input."""
+        one = await self._find(request)
+        return JSONResponse(await asyncio.to_thread(listed_input, one, request.query_params), headers=_headers(one))
 
     async def cancel(self, request: Request) -> Response:
         """Stop a run, and return its response; that of a run that has ended is returned as it is."""

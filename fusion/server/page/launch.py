@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from fusion.client.telemetry.caller import within_caller
 from fusion.core.errors import UsageError
 from fusion.core.types import Limits
 from fusion.pipeline.loader import LoadedPipeline
@@ -34,9 +35,13 @@ class Launch:
         )
         return quote.model_dump(mode="json")
 
-    async def start(self, asked: Mapping[str, Any], caller: str | None) -> str:
-        """Start the run of a form; return its id. It goes on without the page. Raises RefusedError or UsageError."""
-        run = await self._service.runs.begin(*self._read(asked, caller), caller=caller)
+    async def start(self, asked: Mapping[str, Any], caller: str | None, headers: Mapping[str, str]) -> str:
+        """Start the run of a form; return its id. It goes on without the page. Raises RefusedError or UsageError.
+
+        The span that the headers name is the parent of that of the run.
+        """
+        with within_caller(headers):
+            run = await self._service.runs.begin(*self._read(asked, caller), caller=caller)
         run.leave()
         return run.run_id
 

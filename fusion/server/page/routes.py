@@ -216,7 +216,7 @@ class _Page:
         return await _json(lambda: self._launch.quote(asked, caller_of(request)))
 
     async def start(self, request: Request) -> Response:
-        run_id = await self._launch.start(await _form(request), caller_of(request))
+        run_id = await self._launch.start(await _form(request), caller_of(request), request.headers)
         await asyncio.to_thread(self._service.fusion.store.flush)
         return await _json(lambda: {"run_id": run_id}, status=201)
 

@@ -10,7 +10,7 @@ from weakref import WeakSet
 import psycopg
 from psycopg import Connection, errors
 
-from fusion.core.errors import StoreError
+from fusion.core.errors import StoreError, StoreLostError
 from fusion.store.postgres.address import Address
 
 READERS: Final = 4
@@ -55,6 +55,12 @@ def explained(address: Address, error: BaseException) -> StoreError:
     advice = next((words for kind, words in _BY_KIND if isinstance(error, kind)), None) or _advice(message.lower())
     told = f"the store {address.where}: "
     return StoreError(f"{told}{advice} ({message})" if advice else f"{told}{message}")
+
+
+def failed(address: Address, error: BaseException) -> StoreError:
+    """Return an error of a store that is open: a StoreLostError if its connection is cut."""
+    told = explained(address, error)
+    return StoreLostError(f"{told}; the same command goes on once it is back") if is_cut(error) else told
 
 
 def _advice(message: str) -> str | None:
@@ -117,7 +123,7 @@ class Readers:
         except psycopg.Error as error:
             if is_cut(error):
                 self._drop_idle()
-            raise explained(self._address, error) from error
+            raise failed(self._address, error) from error
         finally:
             self._free.release()
 

@@ -11,7 +11,7 @@ from psycopg import RawCursor
 from fusion.core.errors import StoreError, StoreLostError
 from fusion.store.base import RunLock
 from fusion.store.postgres.address import Address
-from fusion.store.postgres.connections import explained
+from fusion.store.postgres.connections import failed
 from fusion.store.postgres.locks import FENCE, LockSession
 from fusion.store.postgres.writes import PostgresWriter
 from fusion.store.rows import Row
@@ -46,7 +46,7 @@ class Session:
         try:
             return self._opened().take(names)
         except psycopg.Error as error:
-            raise explained(self._address, error) from error
+            raise failed(self._address, error) from error
 
     def holds(self, name: str) -> bool:
         return self._locks is not None and self._loss is None and self._locks.holds(name)

@@ -64,8 +64,12 @@ class PostgresWriter:
             self._fence(cursor)
             for sql, values in parts:
                 cursor.executemany(in_postgres(sql), values)
-            cursor.executemany(NOTIFY, news)
             cursor.execute("COMMIT")
+            if news:  # behind the rows: the server makes transactions that notify one after another
+                cursor.execute("BEGIN")
+                cursor.execute("SET LOCAL synchronous_commit TO off")
+                cursor.executemany(NOTIFY, news)
+                cursor.execute("COMMIT")
 
     def _after(
         self, error: psycopg.Error | UnicodeEncodeError, parts: list[tuple[str, list[Values]]], left: int

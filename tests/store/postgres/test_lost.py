@@ -56,6 +56,40 @@ class Told:
         return self.errors[0]
 
 
+# A server that is gone.
+
+
+@pytest.fixture
+def stopping() -> Iterator[Cluster]:
+    server = Cluster()
+    yield server
+    server.close()
+
+
+def test_a_server_that_stops_is_lost_to_an_open_store_and_a_wrong_setting_to_another(stopping: Cluster) -> None:
+    url = stopping.database()
+    store = open_store(url)
+    assert store.run("r1") is None
+    stopping.stop("immediate")
+    uses: list[Callable[[], object]] = [
+        lambda: store.run("r1"),
+        lambda: store.run_ids("r"),
+        lambda: store.slices.workers(),
+        lambda: store.row_runs("m", [1, 2]),
+        lambda: store.claim("r1"),
+    ]
+    for use in uses:
+        with pytest.raises(StoreLostError, match="goes on once it is back") as lost:
+            use()
+        assert lost.value.exit_code == 3
+    with pytest.raises(StoreError) as refused:
+        open_store(url)
+    assert (type(refused.value), refused.value.exit_code) == (StoreError, 2)
+    stopping.start()
+    assert store.run("r1") is None
+    store.close()
+
+
 # Locks.
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from fusion.cli.app import run_command
 from fusion.models.providers.local.weights import Weights, Wheels
+from tests.bench.conftest import drawn, undrawn  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[2]
 

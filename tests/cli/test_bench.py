@@ -34,7 +34,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_file_of_ones_own_without_a_suite(command: Command, desk: Path) -> None:
+def test_a_file_of_ones_own_without_a_suite(command: Command, desk: Path, drawn: None) -> None:
     ran = command("bench", "sums.jsonl", *WORDS)
     assert ran.code == 0
     lines = ran.out.splitlines()

@@ -11,6 +11,7 @@ from fusion import __version__
 from fusion.cli.commands import models, runs
 from fusion.cli.commands.approve import approve
 from fusion.cli.commands.bench import bench
+from fusion.cli.commands.budgets import budgets
 from fusion.cli.commands.calibrate import calibrate
 from fusion.cli.commands.demo import demo
 from fusion.cli.commands.doctor import doctor
@@ -58,7 +59,7 @@ def application() -> typer.Typer:
     app.callback()(_options)
     running = (run, map_command, worker, resume, approve, quote, drill, serve, mcp)
     making = (new, validate, graph, render, explain, schema)
-    for command in (*running, *making, demo, bench, tune, calibrate, trust, doctor):
+    for command in (*running, *making, demo, bench, tune, calibrate, budgets, trust, doctor):
         app.command(context_settings=_HELP)(command)
     app.add_typer(runs.application(), name="runs")
     listed = models.application()

@@ -1,20 +1,59 @@
 """Shared budgets: the `[budgets.NAME]` of the settings, as levels above the runs of a loop."""
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-from fusion.core.budget import Budget, Caps, Leased, account_at
+from fusion.core.budget import Account, Budget, Caps, Leased, LimitName, account_at
+from fusion.core.budget.accounts import NO_AMOUNT
 from fusion.core.config import Settings
 from fusion.core.config.tables import NamedBudget
 from fusion.core.errors import UsageError, close_names
-from fusion.core.types import Limits, Per
-from fusion.store.accounts import StoreLender
+from fusion.core.types import Balance, Limits, Per, Share
+from fusion.store.accounts import Accounts, StoreLender, settle_dead
 from fusion.store.base import Store
 
 _EXAMPLE: Final = "`[budgets.nightly]` and `usd = 5`"
+UNITS: Final[tuple[LimitName, ...]] = ("usd", "tokens", "calls")
 _NO_TAGS: Final[Mapping[str, str]] = {}
+
+
+def balances(store: Store, settings: Settings) -> list[Balance]:
+    """Return the budgets of the settings that the store keeps, after those of dead processes are settled."""
+    kept = {name: table for name, table in settings.budgets.items() if table.per is not None}
+    for name, table in kept.items():
+        settle_dead(store, name, _account(name, table).period)
+    return [_balance(store, name, table) for name, table in sorted(kept.items())]
+
+
+def _account(name: str, table: NamedBudget) -> Account:
+    assert table.per is not None
+    return account_at(name, Caps.of(table.limits), table.per, time.time())
+
+
+def _balance(store: Store, name: str, table: NamedBudget) -> Balance:
+    account = _account(name, table)
+    row = next((row for row in store.accounts.rows(name) if row.account.period == account.period), None)
+    spent, leased = (NO_AMOUNT, NO_AMOUNT) if row is None else (row.spent, row.leased)
+    limits: dict[str, Share] = {}
+    for unit in UNITS:
+        cap = getattr(account.caps, unit)
+        if cap is not None:
+            used, held = getattr(spent, unit), getattr(leased, unit)
+            limits[unit] = Share(limit=cap, spent=used, leased=held, left=max(cap - cap, cap - used - held))
+    opens = None if account.ends is None else datetime.fromtimestamp(account.ends, UTC)
+    return Balance(name=name, period=account.period, opens=opens, limits=limits)
+
+
+def begin_anew(store: Store, settings: Settings, name: str) -> None:
+    """Forget what was spent of a kept budget. Raises UsageError for another one."""
+    kept = [one for one, table in settings.budgets.items() if table.per is not None]
+    if name not in kept:
+        raise UsageError(f"no [budgets.{name}] with a period in your settings{close_names(name, kept)}")
+    store.accounts.clear(name)
 
 
 class SharedBudgets:
@@ -47,6 +86,13 @@ class SharedBudgets:
         made = self._lease(map_account(map_id), limits, "store", name="the map", parent=above)
         self._leased.append(made)
         return made
+
+    def left(self, within: Budget | None) -> list[Balance]:
+        """Return what is left of the kept budgets of a run."""
+        if within is None or self._store is None:
+            return []
+        names = [lease.account.name for lease in within.leases]
+        return [_balance(self._store, name, self._tables[name]) for name in names if name in self._tables]
 
     def check(self, name: str) -> None:
         """Raise UsageError for a budget by name that other processes cannot share."""
@@ -139,6 +185,16 @@ class SharedBudgets:
             path = self._untrusted.path
             return f"; that of {str(path)!r} counts once the file is trusted: fusion trust {path}"
         return close_names(name, self._tables) or f"; declare it in your own fusion.toml: {_EXAMPLE}"
+
+
+def shared_rates(settings: Settings, store: Store | None) -> Accounts | None:
+    """Return the accounts in which processes book the rates of models, if they share them. Raises UsageError."""
+    said = [layer.shared for layer in settings.ceilings if layer.shared is not None]
+    if any(said):
+        if store is None:
+            raise UsageError("`shared` in [limits] holds rates for all processes of a store: give one")
+        return store.accounts
+    return store.accounts if store is not None and store.spans_machines and not said else None
 
 
 def map_account(map_id: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from pydantic import BaseModel, ValidationError
 
+from fusion.client.budgets import shared_rates
 from fusion.client.gates import AnswerOptions as GateOptions
 from fusion.client.gates import answered, is_awaited, person_of, waiting_result
 from fusion.client.handle import RunHandle
@@ -109,7 +110,7 @@ class Fusion:
         kept_in, is_ours = resolve_store(store, settings)
         self._cast = Cast(
             settings,
-            Gateway(settings, models=models),
+            Gateway(settings, models=models, accounts=shared_rates(settings, kept_in)),
             models=models or {},
             profile=profile,
             roles=roles or {},

@@ -94,6 +94,7 @@ class Launcher:
         `within` is a budget that the run shares with others; `person` asks the person who is there.
         """
         sink = on_event or _ignore
+        session.tell_left(self.budgets.left(within))
         run = self.recorder.run(spec, session, sink=sink, stream=stream, within=within, person=person)
         sweep, ahead = self.sweep(), _ahead(spec, session) - self._cast.own
         work = self.loop.submit(self._execute(run, session, ahead, sweep), run.interrupted)

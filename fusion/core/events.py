@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from fusion.core.types import (
     AskedFor,
+    Balance,
     Effect,
     Failure,
     FinishReason,
@@ -43,6 +44,7 @@ class RunStarted(EventBase):
 
     `roles` maps each role to the id of its first model, `stages` each stage to its kind. `session` counts the times
     the run was started or resumed, from 1. `parent` is the id of the run whose finished calls are reused, if any.
+    `budgets` are those of the store that it is within, with what is left of them.
     """
 
     type: Literal["run_started"] = "run_started"
@@ -53,6 +55,7 @@ class RunStarted(EventBase):
     session: int = 1
     parent: str | None = None
     tags: dict[str, str] = Field(default={})
+    budgets: tuple[Balance, ...] = ()
 
 
 class OfCall(EventBase):

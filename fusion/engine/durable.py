@@ -14,6 +14,7 @@ from fusion.core.config.policy import Policy
 from fusion.core.errors import StoreError, UsageError
 from fusion.core.events import MapStarted, Sink, to_both
 from fusion.core.result import FailedPart, Result
+from fusion.core.types import Balance
 from fusion.engine.context import AskPerson
 from fusion.engine.context.gates import NOT_KEPT
 from fusion.engine.manifest import Record
@@ -45,6 +46,10 @@ class Session:
     def note(self, notes: Iterable[str]) -> None:
         """Add notes to send when the run begins."""
         self.origin = replace(self.origin, notes=(*self.origin.notes, *notes))
+
+    def tell_left(self, budgets: Iterable[Balance]) -> None:
+        """Tell what is left of budgets when the run begins."""
+        self.origin = replace(self.origin, budgets=tuple(budgets))
 
     async def end(self, result: Result, *, interrupted: bool) -> None:
         """Record the end of the run, and give back its lock."""

@@ -16,7 +16,7 @@ from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, FusionError, PromptError, StageError, UsageError, Waits, first_error
 from fusion.core.events import AttemptCharged, EventBase, Noted, RunFinished, RunStarted, Sink, to_both
 from fusion.core.result import FailedPart, Result
-from fusion.core.types import CallKey, Gate, Item
+from fusion.core.types import Balance, CallKey, Gate, Item
 from fusion.engine.budgets.holdback import Caps, one_of_each
 from fusion.engine.budgets.levels import UNCAPPED, Levels
 from fusion.engine.context import OF_STAGES, AskPerson, RunParts, Scope
@@ -57,6 +57,8 @@ class Origin:
     """Calls and spending of earlier sessions."""
     notes: tuple[str, ...] = ()
     """Notes to send at the start."""
+    budgets: tuple[Balance, ...] = ()
+    """Budgets of the store, with what is left of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ class Run:
                 session=self._origin.session,
                 parent=self._origin.parent,
                 tags=dict(self._origin.tags),
+                budgets=self._origin.budgets,
             )
         )
         for note in (*self._origin.notes, *self._spec.notes, *roles.notes, *roles.unpriced):

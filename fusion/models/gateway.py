@@ -12,7 +12,7 @@ from fusion.core.errors import ModelConnectionError, PolicyError, UsageError
 from fusion.core.params import NO_MODEL, CacheMode
 from fusion.models.base import Model, ModelInfo, Price, checked
 from fusion.models.catalog import calls_tools, describe
-from fusion.models.pace import Gate, Pace
+from fusion.models.pace import Gate, Pace, Rates
 from fusion.models.policy import Guard, Permitted, check_fields, is_named
 from fusion.models.providers.direct import direct, of_endpoint, of_local
 from fusion.models.providers.doors import wire_of
@@ -33,6 +33,7 @@ from fusion.models.wrappers.limit import Limited
 from fusion.models.wrappers.observed import Hear, Observed
 from fusion.models.wrappers.prompt_cache import Primed, is_marked
 from fusion.models.wrappers.retry import Retrying
+from fusion.store.accounts import Accounts
 from fusion.store.base import NullJournal
 from fusion.store.journal import Journal
 
@@ -57,7 +58,10 @@ class Gateway:
     enforced here: no other place makes a model.
     """
 
-    def __init__(self, settings: Settings, *, models: Mapping[str, Model] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, models: Mapping[str, Model] | None = None, accounts: Accounts | None = None
+    ) -> None:
+        self._accounts = accounts
         self.latencies = Latencies()
         self.hedging = Hedging()
         self.settings = settings
@@ -287,7 +291,9 @@ class Gateway:
         for layer in self._settings.ceilings:
             own = own.under(layer.of_model(model_id))
         if server not in self._paces:
-            self._paces[server] = Pace(model_id, **{"concurrency": _CONCURRENCY, **own.ceilings()})
+            self._paces[server] = Pace(
+                model_id, **{"concurrency": _CONCURRENCY, **own.ceilings()}, rates=self._rates_of(server)
+            )
         pace, shared = self._paces[server], self._gate_of(info.provider, model_id)
         return (pace,) if shared is None else (shared, pace)
 
@@ -298,8 +304,13 @@ class Gateway:
             return None
         if provider not in self._providers:
             lowest = reduce(Ceilings.under, layers)
-            self._providers[provider] = Gate(**lowest.ceilings())
+            self._providers[provider] = Gate(**lowest.ceilings(), rates=self._rates_of(provider))
         return self._providers[provider]
+
+    def _rates_of(self, of: str) -> Rates | None:
+        """Return the way to book the rates of a server or provider for all processes, if these share them."""
+        accounts = self._accounts
+        return None if accounts is None else lambda unit, seconds: accounts.book(f"{unit} {of}", seconds)
 
 
 def _out(info: ModelInfo) -> Member:

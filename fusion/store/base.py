@@ -82,6 +82,8 @@ class Store(ABC):
 
     where: str
     """The place of the store, for messages."""
+    spans_machines = False
+    """True for a store of many machines, whose processes share the rates of models."""
 
     @abstractmethod
     def put(self, *rows: Row) -> None:

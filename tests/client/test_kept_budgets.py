@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, Price, RunFailed, Say, ScriptedModel, Settings, Usage, UsageError
+from fusion.cli.views.lines import first_line
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError
+from fusion.core.events import EventBase, RunStarted
 from fusion.store.accounts import settle_dead
 from fusion.store.open import open_store
 from tests.conftest import Write, own_settings, pipeline
@@ -259,3 +261,33 @@ def test_a_map_counts_every_row(fusion: Any, tmp_path: Path) -> None:
         with pytest.raises(BudgetError, match=r"'budgets\.team'"):
             list(rows)
     assert [one.calls for one in spent(tmp_path / "runs.db").values()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("text", "store", "shared"),
+    [
+        ("[limits]\nrpm = 9\n", True, False),
+        ("[limits]\nrpm = 9\nshared = true\n", True, True),
+        ("[limits]\nrpm = 9\nshared = false\n", True, False),
+        ("[limits]\nrpm = 9\n", False, False),
+    ],
+)
+def test_rates_are_shared_where_the_settings_say_so(fusion: Any, text: str, store: bool, shared: bool) -> None:
+    one = fusion(text, **({} if store else {"store": None}))
+    one.complete("x", pipeline=ONE)
+    if store:
+        assert (one.store.accounts.book("requests m/paid", 1.0) > 1) == shared
+
+
+def test_shared_rates_need_a_store(fusion: Any) -> None:
+    with pytest.raises(UsageError, match=r"`shared` in .limits. holds rates for all processes of a store"):
+        fusion("[limits]\nrpm = 9\nshared = true\n", store=None)
+
+
+def test_a_run_begins_with_what_is_left(fusion: Any) -> None:
+    one, events = fusion("[budgets.team]\nusd = 5\nper = 'store'\ntags = {}\n"), list[EventBase]()
+    one.complete("x", pipeline=ONE)
+    one.complete("x", pipeline=ONE, on_event=events.append)
+    started = next(event for event in events if isinstance(event, RunStarted))
+    assert [(one.name, one.limits["usd"].limit) for one in started.budgets] == [("team", Decimal(5))]
+    assert first_line(started).endswith(" left")

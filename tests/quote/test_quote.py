@@ -321,6 +321,15 @@ def test_a_preview_names_every_key_that_a_run_needs() -> None:
         made.quote("do it", pipeline="single")
 
 
+def test_a_preview_shows_the_call_with_the_options_of_the_answer() -> None:
+    turns = [{"role": "assistant", "content": "said before"}, {"role": "user", "content": "go on"}]
+    with Fusion(model=ScriptedModel("x")) as made:
+        plain = made.preview("do it", pipeline="single").stages[0].calls[0]
+        shown = made.preview("do it", pipeline="single", answer={"max_tokens": 9, "turns": turns}).stages[0].calls[0]
+    assert (shown.max_tokens, shown.messages[-1].content) == (9, "go on")
+    assert plain.max_tokens > 9
+
+
 # Against what runs then cost; benchmarks/quotes has the whole of it.
 
 

@@ -35,7 +35,7 @@ from fusion.core.events import (
 )
 from fusion.core.params import NO_MODEL
 from fusion.core.result import FailedPart, Result, Times
-from fusion.core.types import Failure, Waited, as_text, ended, pattern
+from fusion.core.types import Balance, Failure, Waited, as_text, ended, pattern
 
 if TYPE_CHECKING:
     from fusion.client.history.run_types import RunSummary
@@ -79,7 +79,16 @@ def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
     parent = f", from {event.parent}" if event.parent is not None and event.session == 1 else ""
     files = f"; settings {', '.join(map(str, settings))}" if settings else ""
     line = f"{event.pipeline}: run {event.run_id}{again}{parent}; profile {event.profile}; {roles}{files}"
+    line += "".join(f"; {left_words(one)}" for one in event.budgets)
     return " ".join(line.split())
+
+
+def left_words(budget: Balance) -> str:
+    """Say what is left of a budget in its period."""
+    parts = (
+        f"${share.left:.4f}" if unit == "usd" else f"{share.left:,} {unit}" for unit, share in budget.limits.items()
+    )
+    return f"{budget.name}: {', '.join(parts)} left{f' in {budget.period}' if budget.period else ''}"
 
 
 def role_words(roles: Mapping[str, str]) -> str:

@@ -95,6 +95,10 @@ class LimitsTable(Limits, Ceilings):
     """Limits of every run, and ceilings of every model; `models` holds those of one provider or model."""
 
     models: dict[Annotated[str, AfterValidator(_paced)], Ceilings] = Field(default={})
+    shared: bool | None = Field(
+        default=None,
+        description="Hold `rpm` and `tpm` for all processes of the store together; by default if it is a database.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -33,7 +33,9 @@ from fusion.core.types.items import ITEM_FIELDS as ITEM_FIELDS
 from fusion.core.types.items import Failure as Failure
 from fusion.core.types.items import Item as Item
 from fusion.core.types.items import ItemCost as ItemCost
+from fusion.core.types.items import Balance as Balance
 from fusion.core.types.items import Limits as Limits
+from fusion.core.types.items import Share as Share
 from fusion.core.types.items import Per as Per
 from fusion.core.types.messages import File as File
 from fusion.core.types.messages import Message as Message

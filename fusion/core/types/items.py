@@ -1,6 +1,7 @@
 """Items that flow between stages, their failures, and the limits of a run."""
 
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
@@ -119,3 +120,24 @@ class Limits(Value):
 
 
 _UNLIMITED: Final = Limits()
+
+
+class Share(Value):
+    """A limit of a kept budget: what is spent, leased to processes, and left, in dollars, tokens or calls."""
+
+    limit: Money | int
+    spent: Money | int
+    leased: Money | int
+    left: Money | int
+
+
+class Balance(Value):
+    """A kept budget in its present period; `opens` is the begin of the next one, None if there is none.
+
+    `limits` are by unit: usd, tokens, calls.
+    """
+
+    name: str
+    period: str
+    opens: datetime | None
+    limits: dict[str, Share]

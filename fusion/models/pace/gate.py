@@ -1,7 +1,9 @@
 """Gate: the place where calls wait for a slot, and for their turn under a rate."""
 
 import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Final
 
 from fusion.core.events import span
@@ -10,6 +12,7 @@ from fusion.models.attempt import Wait, waiting
 from fusion.models.base import BYTES_PER_TOKEN
 from fusion.models.pace.meter import Meter
 from fusion.models.pace.queue import FairQueue, Waiter
+from fusion.models.pace.shared import SharedMeter
 
 NEVER: Final = float("inf")
 _FIRST_OUTPUT: Final = 1_000
@@ -19,6 +22,9 @@ _FORMAT: Final = 8
 _LEARNED: Final = 0.2
 """Weight of a new measurement."""
 _LATE: Final = 0.0002
+
+Rates = Callable[[str, float], float]
+"""Books so many seconds of the shared rate of a unit, requests or tokens; returns the seconds until they begin."""
 
 patience: ContextVar[float] = ContextVar("fusion_patience", default=NEVER)
 """Seconds that the current attempt may wait until its model's rate limit lets any request pass."""
@@ -51,14 +57,26 @@ class Gate:
 
     Where nothing is in the way, a call passes at once: no task, timer or lock. Otherwise it waits in a FairQueue. One
     timer serves all that wait. The tokens of a call are estimated from its size and the mean output so far, and
-    corrected by its reply.
+    corrected by its reply. With `rates` those of all processes of a store together keep to them.
     """
 
-    def __init__(self, *, concurrency: int | None = None, rpm: float | None = None, tpm: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        concurrency: int | None = None,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        rates: Rates | None = None,
+    ) -> None:
         self.open = 0
         self._most = NEVER if concurrency is None else concurrency
-        self._requests = None if rpm is None else Meter(rpm / 60)
-        self._tokens = None if tpm is None else Meter(tpm / 60)
+        self._rates = rates
+        self._least = 0.0
+        """Tokens that a call counts for at least: of two shared rates only that of tokens is booked."""
+        if rates is not None and rpm is not None and tpm is not None:
+            self._least, rpm = tpm / rpm, None
+        self._requests = None if rpm is None else self._meter("requests", rpm / 60)
+        self._tokens = None if tpm is None else self._meter("tokens", tpm / 60)
         self._plain = rpm is None and tpm is None
         self._counts = tpm is not None
         """True once the tokens of calls matter."""
@@ -96,7 +114,21 @@ class Gate:
             return NEVER
         if self._plain:
             return 0.0
-        return max(meter.delay(now) for meter in (self._requests, self._tokens) if meter is not None)
+        delays = [] if self._requests is None else [self._requests.delay(now)]
+        if self._tokens is not None:
+            delays.append(
+                self._tokens.delay(now, 1.0 if self._rates is None else self._counted(sum(self._expected(request))))
+            )
+        return max(delays)
+
+    def _counted(self, tokens: float) -> float:
+        return max(tokens, self._least)
+
+    def _meter(self, unit: str, rate: float) -> Meter:
+        """Return the meter of a rate, that of all processes if the rate is shared."""
+        if self._rates is None:
+            return Meter(rate)
+        return SharedMeter(rate, partial(self._rates, unit), waiting=lambda: len(self._queue), wake=self._pump)
 
     def _admit(self, now: float, request: Request, *, waited: bool) -> Ticket:
         taken, given = self._expected(request) if self._counts else (0, 0)
@@ -105,7 +137,7 @@ class Gate:
         if self._requests is not None:
             self._requests.take(now)
         if self._tokens is not None:
-            self._tokens.take(now, ticket.tokens)
+            self._tokens.take(now, self._counted(ticket.tokens))
         return ticket
 
     def _expected(self, request: Request) -> tuple[int, int]:
@@ -122,7 +154,7 @@ class Gate:
             found = max(usage.input, 1) / ticket.input
             self._scale = found if self._scale is None else self._scale * found**_LEARNED
         if self._tokens is not None:
-            self._tokens.correct(usage.total - ticket.tokens)
+            self._tokens.correct(self._counted(usage.total) - self._counted(ticket.tokens))
 
     async def _wait(self, request: Request, loop: asyncio.AbstractEventLoop) -> Ticket:
         here = span.get()

@@ -20,8 +20,8 @@ class Meter:
         self.next = 0.0
         """The time of the next admission."""
 
-    def delay(self, now: float) -> float:
-        """Return the seconds until the next admission; 0 if it may be now."""
+    def delay(self, now: float, units: float = 1.0) -> float:
+        """Return the seconds until an admission of so many units; 0 if it may be now."""
         return self.next - now if self.next > now else 0.0
 
     def take(self, now: float, units: float = 1.0) -> None:

@@ -9,7 +9,7 @@ from fusion.core.types import Request
 from fusion.models.attempt import Wait
 from fusion.models.base import in_words
 from fusion.models.pace.control import Control
-from fusion.models.pace.gate import NEVER, Gate, Ticket, Waiting
+from fusion.models.pace.gate import NEVER, Gate, Rates, Ticket, Waiting
 from fusion.models.pace.headers import Allowance, Told, Unit, told
 
 _TOLD_AGAIN: Final = 30.0
@@ -30,9 +30,15 @@ class Pace(Gate):
     """
 
     def __init__(
-        self, model: str, *, concurrency: int | None = None, rpm: float | None = None, tpm: float | None = None
+        self,
+        model: str,
+        *,
+        concurrency: int | None = None,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        rates: Rates | None = None,
     ) -> None:
-        super().__init__(concurrency=concurrency, rpm=rpm, tpm=tpm)
+        super().__init__(concurrency=concurrency, rpm=rpm, tpm=tpm, rates=rates)
         self.control = Control()
         self._model = model
         self._allowances: dict[Unit, Allowance] = {}

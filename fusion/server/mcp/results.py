@@ -1,5 +1,6 @@
 """Results: the outcome of a run as the result of a tool."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mcp.types import CallToolResult, ContentBlock, TextContent
@@ -12,15 +13,15 @@ META = "fusion"
 """Key of `_meta` that holds the run, its status, cost, and lost parts."""
 
 
-def result_of(result: Result, *, promised: bool) -> CallToolResult:
-    """Return the result of a call: the answer, its data if it has any, and a closing line with the cost.
+def result_of(result: Result, *, promised: bool, notes: Sequence[str] = ()) -> CallToolResult:
+    """Return the result of a call: the answer, its data if it has any, notes, and a closing line with the cost.
 
     A run without an answer is an error, and so is one without the data that were `promised`.
     """
     structured = structured_of(result.data)
     failed = result.status in ("failed", "waiting") or (promised and structured is None)
     text = _failure(result) if failed else result.text or as_text(result.data)
-    content: list[ContentBlock] = [TextContent(text=part) for part in (text, closing_line(result)) if part]
+    content: list[ContentBlock] = [TextContent(text=part) for part in (text, *notes, closing_line(result)) if part]
     given: dict[str, Any] = {} if failed or structured is None else {"structured_content": structured}
     return CallToolResult(content=content, is_error=failed, _meta={META: outcome_of(result)}, **given)
 

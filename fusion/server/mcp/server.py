@@ -13,6 +13,7 @@ from mcp.types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    InputRequiredResult,
     ListToolsResult,
     PaginatedRequestParams,
     Tool,
@@ -32,6 +33,7 @@ from fusion.server.catalog import ServedPipeline
 from fusion.server.guard.callers import caller_of
 from fusion.server.mcp.forms import problems_of, result_schema
 from fusion.server.mcp.names import tools_of
+from fusion.server.mcp.people import Asking, is_modern, required
 from fusion.server.mcp.progress import Progress
 from fusion.server.mcp.results import refusal, result_of
 from fusion.server.refusals import refused
@@ -76,10 +78,11 @@ class Tools:
         caller = _caller(context)
         return ListToolsResult(tools=await asyncio.to_thread(self._all, caller))
 
-    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
+    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
         """Run the pipeline of a tool, and return its result; a call that is cancelled stops its run.
 
-        Raises MCPError for a name that is no tool.
+        A run that waits for a person asks the one at the client, if the client can. Raises MCPError for a name that
+        is no tool.
         """
         caller = _caller(context)
         served = await asyncio.to_thread(self._found, params.name, caller)
@@ -89,14 +92,19 @@ class Tools:
             problems = await asyncio.to_thread(problems_of, arguments, loaded, most=self._service.table.max_body)
             if problems:
                 return refusal("\n".join(problems))
+            asking = Asking(self._service, capped(served, loaded), _request(served, arguments), caller)
             with within_caller(_headers(context)):
-                run = await self._service.runs.begin(
-                    capped(served, loaded), _request(served, arguments), caller=caller
-                )
+                run = await asking.begun(params)
         except FusionError as error:
             return refusal(_words(error, context))
         result = await _followed(run, context)
-        return result_of(result, promised=result_schema(loaded) is not None)
+        while result.status == "waiting" and asking.can_ask(context, result):
+            if is_modern(context):
+                return required(result)
+            if (resumed := await asking.asked(context, result)) is None:
+                break
+            result = await _followed(resumed, context)
+        return result_of(result, promised=result_schema(loaded) is not None, notes=asking.notes)
 
     def _all(self, caller: str | None) -> list[Tool]:
         found = []

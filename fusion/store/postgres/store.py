@@ -35,6 +35,8 @@ class PostgresStore(SqlStore):
     `cache_bytes` bounds the cached replies, of which the least recently used are evicted.
     """
 
+    spans_machines = True
+
     def __init__(self, address: Address, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.where = address.where
         self._readers = Readers(address)

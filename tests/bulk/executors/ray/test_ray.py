@@ -132,8 +132,16 @@ def test_rows_run_on_every_node_with_its_own_key(ground: Ground) -> None:
     assert set(ground.keys) == {"sk-test-of-node-1", "sk-test-of-node-2"}
     assert max(ground.calls.values()) == 1
     assert "BadRequestError" in json.dumps(report["failures"])
-    assert len(ground.answers()) == 38
+    assert len((ground.folder / "out.jsonl").read_text().splitlines()) == 40
     assert "raylet" not in said
+
+
+def test_nodes_together_stay_within_the_budget_of_the_map(ground: Ground) -> None:
+    ground.on_call = lambda text: Answer(text.lower(), delay=0.5 if len(ground.keys) < 2 else 0)
+    code, report, said = ground.ended(ground.driver("--json", "--budget", "calls=30", "--concurrency", str(ROWS)))
+    assert (code, report["status"]) == (4, "failed"), said
+    assert 20 <= len(ground.provider.requests) <= 30, said
+    assert report["ok"] >= 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])

@@ -1,0 +1,78 @@
+"""`fusion budgets`: what is left of the budgets that the store keeps."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from fusion.core.budget import Account, Amount, Bid, Caps
+from fusion.store.open import open_store
+from tests.cli.conftest import Command
+from tests.conftest import Write, own_settings
+
+SETTINGS = (
+    "[budgets.team]\nusd = 5\ncalls = 1000\nper = 'store'\n[budgets.day]\ntokens = 9000\nper = 'day'\n"
+    "[budgets.here]\nusd = 1\n"
+)
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    return own_settings(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def place(write: Write, tmp_path: Path) -> str:
+    """A store in which $1.25 are spent of `team`, and $2 leased by a process that lives as long as the test."""
+    write(SETTINGS)
+    path = tmp_path / "runs.db"
+    store = open_store(path)
+    account = Account("team", Caps(Decimal(5), None, 1000))
+    lease = Amount(Decimal(2), 0, 10)
+    store.accounts.exchange(account, "a", Bid(spent=Amount(Decimal("1.25"), 10, 3), first=True, last=True))
+    store.accounts.exchange(account, "dead", Bid(least=lease, most=lease, first=True))
+    store.close()
+    return str(path)
+
+
+def test_the_budgets_of_the_store_are_listed(command: Command, place: str) -> None:
+    ran = command("budgets", "--store", place)
+    assert ran.code == 0
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert [row[0] for row in rows] == ["budget", "day", "team", "team"]
+    assert "9,000 tokens" in ran.out
+    assert rows[2][1:] == ["all", "$5.0000", "$1.2500", "$0.0000", "$3.7500"]
+    assert "here" not in ran.out
+
+
+def test_the_lease_of_a_living_process_counts(command: Command, place: str) -> None:
+    store = open_store(place)
+    lock = store.claim("dead")
+    assert lock is not None
+    found = {one["name"]: one for one in json.loads(command("budgets", "--store", place, "--json").out)}
+    lock.release()
+    store.close()
+    assert found["team"]["limits"]["usd"] == {"limit": "5", "spent": "1.25", "leased": "2", "left": "1.75"}
+    assert found["team"]["opens"] is None
+    assert found["day"]["opens"].endswith("T00:00:00Z")
+    assert found["day"]["limits"]["tokens"]["left"] == 9000
+
+
+def test_a_budget_begins_anew(command: Command, place: str) -> None:
+    ran = command("budgets", "--clear", "team", "--store", place)
+    assert (ran.code, "'team' begins anew" in ran.err) == (0, True)
+    found = {one["name"]: one for one in json.loads(command("budgets", "--store", place, "--json").out)}
+    assert found["team"]["limits"]["usd"]["left"] == "5"
+
+
+@pytest.mark.parametrize("name", ["here", "tea", "nothing"])
+def test_other_names_are_refused(command: Command, place: str, name: str) -> None:
+    ran = command("budgets", "--clear", name, "--store", place)
+    assert (ran.code, f"no [budgets.{name}] with a period" in ran.err) == (2, True)
+
+
+def test_without_such_a_budget_the_table_says_how(command: Command, write: Write, tmp_path: Path) -> None:
+    write("[budgets.here]\nusd = 1\n")
+    ran = command("budgets", "--store", str(tmp_path / "runs.db"))
+    assert (ran.code, "per" in ran.out) == (0, True)

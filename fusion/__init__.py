@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from fusion.stages.kinds.vote import Vote as Vote
     from fusion.tools.base import Tool as Tool
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
 
 _ON_WINDOWS = "Fusion runs on Linux and macOS; on Windows, install and run it within WSL (wsl --install)"
 

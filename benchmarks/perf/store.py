@@ -14,19 +14,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from benchmarks.distributed.cluster import cluster
 from benchmarks.perf.figures import machine, spread
 from fusion.core.types import CallKey, Message, Reply, Request, Usage
 from fusion.store.base import Store
 from fusion.store.encoding import as_json
 from fusion.store.open import open_store
 from fusion.store.rows import Attempt, AttemptEnd, Call, Noticed, Row, RunFilter, SessionStart, Started
-from tests.postgres import Cluster
 
 SYSTEM = "You do one piece of work and answer with the result only. " * 20
 ANSWER = "The billing system is moved in four steps, of which the second one takes the longest by far. " * 12
@@ -97,6 +98,15 @@ class Nothing:
 # The cost of a call.
 
 
+async def cost_of(work: Callable[[], Coroutine[Any, Any, None]], count: int, width: int) -> Cost:
+    """Return what one of `count` writes costs, made by `width` tasks that do this work."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(width):
+            group.create_task(work())
+    return Cost((time.perf_counter() - wall) / count * 1000, (time.process_time() - cpu) / count * 1000)
+
+
 async def calls(store: Store | Nothing, count: int, width: int, context: str) -> Cost:
     """Write and await the rows of a run, `width` calls at once."""
     store.put(*started("r1"))
@@ -110,11 +120,7 @@ async def calls(store: Store | Nothing, count: int, width: int, context: str) ->
             store.put(*finished("r1", number, context))
             await store.written()
 
-    wall, cpu = time.perf_counter(), time.process_time()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(width):
-            group.create_task(work())
-    return Cost((time.perf_counter() - wall) / count * 1000, (time.process_time() - cpu) / count * 1000)
+    return await cost_of(work, count, width)
 
 
 async def puts(store: Store | Nothing, count: int, width: int) -> Cost:
@@ -128,11 +134,7 @@ async def puts(store: Store | Nothing, count: int, width: int) -> Cost:
             store.put(finished("r1", number)[1])
             await store.written()
 
-    wall, cpu = time.perf_counter(), time.process_time()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(width):
-            group.create_task(work())
-    return Cost((time.perf_counter() - wall) / count * 1000, (time.process_time() - cpu) / count * 1000)
+    return await cost_of(work, count, width)
 
 
 def one_cost(kind: str, count: int, width: int, context: str) -> Cost:
@@ -238,9 +240,8 @@ def large(count: int) -> Iterator[str]:
 
 def in_postgres(url: str, repeat: int) -> None:
     """Print the costs on a database; without a URL, on a server of its own that syncs the disk."""
-    cluster = None if url else Cluster("-c fsync=on")
-    place = url or (cluster.database() if cluster else "")
-    try:
+    with ExitStack() as stack:
+        place = url or stack.enter_context(cluster()).url
         for name, kind, count, width in (
             ("500 at once, a put", place + PUTS, 10_000, 500),
             ("one after another, a put", place + PUTS, 1000, 1),
@@ -251,9 +252,6 @@ def in_postgres(url: str, repeat: int) -> None:
             print(
                 f"{name}: wall {spread([one.wall for one in costs])} ms, CPU {spread([one.cpu for one in costs])} ms"
             )
-    finally:
-        if cluster is not None:
-            cluster.close()
 
 
 def main() -> None:

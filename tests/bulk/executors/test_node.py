@@ -19,16 +19,9 @@ from fusion.bulk.executors.node import Node
 from fusion.bulk.fusion import node_of
 from fusion.core.config import Settings
 from fusion.core.errors import UnfitError
+from tests.bulk.executors.site import PIPELINE
 from tests.provider import Answer, Provider, Seen
 
-PIPELINE = """
-name: two
-inputs: {text: A row.}
-stages:
-  read: {kind: generate, role: bulk, prompt: "READ {{ inputs.text }}", max_tokens: 50}
-  answer: {kind: generate, role: bulk, prompt: "ANSWER {{ read }}", max_tokens: 50}
-output: answer
-"""
 NODE = """
 import sys
 from fusion import Fusion

@@ -35,6 +35,18 @@ def followed(served: Served, run_id: str, after: int | None = None) -> list[Sent
         return list(stream(response))
 
 
+def heard_elsewhere(served: Served, gate: Gate, store: Any) -> list[Sent]:
+    """Follow a run of another Fusion on this store; return all messages after its first subtask."""
+    with Fusion(profile="local", roles=models(waiting(gate)), store=store) as other:
+        handle = other.start("do it", pipeline=PIPELINES["planned"])
+        other.store.flush()
+        with served.client() as client, client.stream("GET", f"/api/runs/{handle.run_id}/events") as response:
+            messages = stream(response)
+            assert next(one for one in messages if one.kind == "plan").data["titles"][0] == "part 1"
+            gate.open()
+            return list(messages)
+
+
 def test_a_run_is_told_as_it_happens(paged: Any, gate: Gate) -> None:
     served = paged(models(waiting(gate), joined=Say(pieces=["the ", "whole"])))
     run_id = started(served)
@@ -74,14 +86,7 @@ def test_events_of_a_stream_are_those_of_the_store(paged: Any) -> None:
 
 def test_a_run_of_another_process_is_followed_by_its_store(paged: Any, gate: Gate, tmp_path: Any) -> None:
     served = paged()
-    with Fusion(profile="local", roles=models(waiting(gate)), store=tmp_path / "runs.db") as other:
-        handle = other.start("do it", pipeline=PIPELINES["planned"])
-        other.store.flush()
-        with served.client() as client, client.stream("GET", f"/api/runs/{handle.run_id}/events") as response:
-            messages = stream(response)
-            assert next(one for one in messages if one.kind == "plan").data["titles"][0] == "part 1"
-            gate.open()
-            rest = list(messages)
+    rest = heard_elsewhere(served, gate, tmp_path / "runs.db")
     assert rest[-1].data == {"status": "ok"}
     assert not any(one.kind == "text" for one in rest)
 
@@ -92,14 +97,7 @@ def test_a_run_of_another_process_is_told_by_the_database(
 ) -> None:
     monkeypatch.setattr("fusion.server.page.stream._TOLD", 3600)  # nothing is found by looking now and then
     served = paged(store=database)
-    with Fusion(profile="local", roles=models(waiting(gate)), store=database) as other:
-        handle = other.start("do it", pipeline=PIPELINES["planned"])
-        other.store.flush()
-        with served.client() as client, client.stream("GET", f"/api/runs/{handle.run_id}/events") as response:
-            messages = stream(response)
-            assert next(one for one in messages if one.kind == "plan").data["titles"][0] == "part 1"
-            gate.open()
-            rest = list(messages)
+    rest = heard_elsewhere(served, gate, database)
     assert rest[-1].data == {"status": "ok"}
 
 

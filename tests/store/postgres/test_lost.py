@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -16,6 +14,7 @@ from fusion.store.open import open_store
 from fusion.store.postgres.locks import key_of
 from fusion.store.rows import Cached, Decision
 from tests.postgres import Cluster, backends, execute, terminate
+from tests.store.children import line, process
 from tests.store.conformance import attempt, call, kept, reply, session, started, work
 
 pytestmark = pytest.mark.needs("initdb")
@@ -26,18 +25,6 @@ def store(database: str) -> Iterator[Store]:
     store = open_store(database)
     yield store
     store.close()
-
-
-def process(script: str, *words: object) -> "subprocess.Popen[str]":
-    head = "import sys, os, time\nfrom fusion.store.open import open_store\n"
-    head += "from tests.store.conformance import *\nfrom tests.store.conformance import kept\n"
-    given = [sys.executable, "-c", f"{head}{script}", *map(str, words)]
-    return subprocess.Popen(given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def line(running: "subprocess.Popen[str]") -> str:
-    assert running.stdout is not None
-    return running.stdout.readline().strip()
 
 
 class Told:

@@ -5,7 +5,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from fusion.store.base import Store, Synchronous
 from fusion.store.open import open_store
 from fusion.store.rows import Cached, Decision
 from tests.store.account_conformance import AccountConformance
+from tests.store.children import line, process
 from tests.store.conformance import (
     SMALL,
     StoreConformance,
@@ -63,18 +63,6 @@ def store(path: Path) -> Iterator[Store]:
     store = open_store(path)
     yield store
     store.close()
-
-
-def process(script: str, *words: object) -> "subprocess.Popen[str]":
-    head = "import sys, os, time\nfrom fusion.store.open import open_store\n"
-    head += "from tests.store.conformance import *\n"
-    given = [sys.executable, "-c", f"{head}from tests.store.conformance import kept\n{script}", *map(str, words)]
-    return subprocess.Popen(given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def line(running: "subprocess.Popen[str]") -> str:
-    assert running.stdout is not None
-    return running.stdout.readline().strip()
 
 
 def stop(running: "subprocess.Popen[str]") -> None:

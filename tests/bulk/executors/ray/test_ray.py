@@ -14,18 +14,11 @@ import psutil
 import pytest
 
 from tests.bulk.executors.ray import nodes
+from tests.bulk.executors.site import PIPELINE
 from tests.provider import Answer, Provider, Seen
 
 pytestmark = [pytest.mark.needs("initdb"), pytest.mark.xdist_group("ray")]
 
-PIPELINE = """
-name: two
-inputs: {text: A row.}
-stages:
-  read: {kind: generate, role: bulk, prompt: "READ {{ inputs.text }}", max_tokens: 50}
-  answer: {kind: generate, role: bulk, prompt: "ANSWER {{ read }}", max_tokens: 50}
-output: answer
-"""
 KEY = "sk-test-of-driver"
 ROWS = 4
 """Rows at once."""

@@ -13,7 +13,7 @@ from benchmarks.distributed.limits import Load
 class Asking(NamedTuple):
     """The state that a block is cut by: the cap, what is left of it, open leases, and what the node spends.
 
-    `worst` is the largest cost of a call, `pace` the node's spending a second.
+    `worst` is the largest cost of a call, `pace` the node's spending a second, `seconds` the age of the map.
     """
 
     cap: float
@@ -21,6 +21,7 @@ class Asking(NamedTuple):
     holders: int
     worst: float
     pace: float
+    seconds: float
 
 
 Rule = Callable[[Asking], float]
@@ -41,10 +42,20 @@ def spending(asking: Asking) -> float:
     return max(asking.worst, min(shared(asking), 10 * asking.pace))
 
 
+def built(asking: Asking) -> float:
+    """Return 1% of the cap, but at most an eighth of what is left, and what the node spends in 30 seconds."""
+    soon = KEPT_SECONDS * asking.pace if asking.seconds >= REPORT_SECONDS else asking.cap
+    return max(asking.worst, min(asking.cap / 100, asking.left / 8, soon))
+
+
+REPORT_SECONDS: Final = 15.0
+KEPT_SECONDS: Final = 2 * REPORT_SECONDS
+"""Seconds of spending to which a busy node cuts its lease at every report; fusion/core/budget/leased.py."""
 RULES: Final[dict[str, Rule]] = {
     "1% of the cap": hundredth,
     "1%, left / (4 x holders)": shared,
     "1%, left / (4 x holders), 10 s of spending": spending,
+    "1%, left / 8; after 15 s, 30 s of spending": built,
 }
 _STEPS: Final = 1_000
 _LONGEST: Final = 4
@@ -79,6 +90,7 @@ class Account:
         self._held = np.zeros(state.nodes)
         self._pace = state.runs / state.nodes * given.usd_a_run
         self._refused = False
+        self._seconds = self._reported = 0.0
         self.money = Money()
 
     def run(self) -> Money:
@@ -92,6 +104,8 @@ class Account:
             self._held -= used
             spent += float(used.sum())
             steps += 1
+            self._seconds += self._step
+            self._give_back()
         self.money.spent = spent / self._cap
         self.money.seconds = steps / (_STEPS * min(1.0, self._given.headroom))
         self.money.leases = busiest / self._step
@@ -124,10 +138,21 @@ class Account:
 
     def _grant(self, node: int) -> bool:
         holders = max(1, int((self._held > 0).sum()))
-        block = self._rule(Asking(self._cap, self._left, holders, self._given.worst_usd, self._pace))
+        asking = Asking(self._cap, self._left, holders, self._given.worst_usd, self._pace, self._seconds)
+        block = self._rule(asking)
         self._held[node] += min(block, self._left)
         self._left -= min(block, self._left)
         return block > 0
+
+    def _give_back(self) -> None:
+        """Cut the leases of all nodes to what they spend soon, at every report; for the rule that does so."""
+        if self._rule is not built or self._seconds < self._reported + REPORT_SECONDS:
+            return
+        self._reported = self._seconds
+        flying = self._given.slots * self._given.worst_usd
+        kept = np.minimum(self._held, flying + KEPT_SECONDS * self._pace)
+        self._left += float((self._held - kept).sum())
+        self._held = kept
 
     def _refuse(self, asking: int) -> None:
         """Note the money in open leases, the first time that nodes ask in vain."""

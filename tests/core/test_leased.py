@@ -180,6 +180,31 @@ def test_a_lease_is_a_block_or_one_worst_case(make: Make, limits: Limits, need: 
     run(main())
 
 
+@pytest.mark.parametrize("settled", [0, 1, 5])
+def test_a_busy_level_gives_back_what_it_does_not_spend_soon(
+    make: Make, bank: Bank, monkeypatch: pytest.MonkeyPatch, settled: int
+) -> None:
+    monkeypatch.setattr("fusion.core.budget.leased._IDLE", 0.01)
+    monkeypatch.setattr("fusion.core.budget.leased._REPORTS", 3)
+
+    async def main() -> None:
+        level = make(DOLLAR)
+        long = await level.reserve(usd("0.0001"))
+        for _ in range(settled):
+            (await level.reserve(usd("0.0001"))).settle(usd("0.0001"))
+        assert level.standing is not None
+        assert level.standing.open.usd == Decimal("0.01")
+        await wait_until(lambda: level.standing is not None and (level.standing.open.usd or 0) <= Decimal("0.0015"))
+        assert (bank.total().usd or 0) >= long.amount.usd
+        many = await asyncio.gather(*(level.reserve(usd("0.0001")) for _ in range(50)))
+        for one in (long, *many):
+            one.settle(usd("0.0001"))
+        await level.close()
+        assert bank.total() == usd(str(Decimal("0.0001") * (51 + settled)), calls=51 + settled)
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("limits", "part", "limit", "says"),
     [

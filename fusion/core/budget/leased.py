@@ -23,6 +23,8 @@ _IDLE: Final = 1.0
 """Seconds without an attempt after which the rest of a lease is given back."""
 _REPORTS: Final = 15
 """Beats between two reports of a level that is busy."""
+_AHEAD: Final = 2
+"""Times the spending between two reports that a busy level holds at most, so that 1,000 processes share a cap."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _PATIENCE: Final = 300.0
 """Seconds to wait for the leases of other processes that are in the way."""
@@ -56,6 +58,8 @@ class Leased(Budget):
         self._calendar = calendar
         self._executor = executor
         self._past: list[PeriodTerm] = []
+        self._pace: Tally | None = None
+        """What was spent between the last two reports, once there were two."""
         self._begin(calendar(time.time()))
         self._asked: asyncio.Future[Standing] | None = None
         """The bid without an answer yet; there is one at a time."""
@@ -140,8 +144,18 @@ class Leased(Budget):
         return self.term.flying > 0 or bool(self._past)
 
     def _block(self) -> Tally:
-        """Return the amount leased at once: a hundredth of the cap, and less of a rest that others share."""
-        return Tally(**{unit: self._block_of(unit) for unit in UNITS})
+        """Return the amount leased at once: a hundredth of the cap, and less of a rest that others share.
+
+        It is what the level spends soon, once that is known.
+        """
+        block = Tally(**{unit: self._block_of(unit) for unit in UNITS})
+        return block if self._pace is None else block.at_most(self._soon(self._pace))
+
+    def _soon(self, pace: Tally) -> Tally:
+        """Return the amount to lease for what is spent at a pace, or since it was measured."""
+        since = self._spent.plus(self._reserved).minus(self._marked)
+        most = pace.at_least(since)
+        return Tally(**{unit: getattr(most, unit) * _AHEAD for unit in UNITS})
 
     def _block_of(self, unit: LimitName) -> Any:
         cap = getattr(self._caps, unit)
@@ -169,11 +183,14 @@ class Leased(Budget):
 
     def _kept(self, *, everything: bool) -> Tally:
         """Return what a bid keeps in any case. Nothing beyond it is reserved until the answer."""
-        if everything:
-            return self.term.held.minus(self._spent).at_least(self._reserved)
-        kept = self._reserved.plus(NOTHING)
+        kept = self._lasting() if everything else self._reserved.plus(NOTHING)
         self.most = self._caps.each(lambda unit, cap: getattr(self._spent, unit) + getattr(kept, unit))
         return kept
+
+    def _lasting(self) -> Tally:
+        """Return the part of the lease that is reserved or spent soon."""
+        left = self.term.held.minus(self._spent).at_least(self._reserved)
+        return left if self._pace is None else left.at_most(self._reserved.plus(self._soon(self._pace)))
 
     def _make(self, bid: Bid, demand: Tally, *, settle: bool = False) -> "asyncio.Future[Standing]":
         self._asked = self._send(self.term, bid, settle=settle)
@@ -269,6 +286,7 @@ class Leased(Budget):
         self.term = PeriodTerm(self, account)
         self._ends = inf if account.ends is None else account.ends
         self._spent = self.term.spent
+        self._marked = Tally()
         self.most = self._caps.each(lambda unit, cap: cap - cap)
 
     def _roll(self) -> None:
@@ -303,9 +321,15 @@ class Leased(Budget):
         if idle:
             return
         self._beats += 1
-        if self._beats % _REPORTS == 0 and self._asked is None and term.opened and changed:
-            self._report(everything=True)
+        if self._beats % _REPORTS == 0:
+            self._mark()
+            if self._asked is None and term.opened and (changed or self._lasting() != term.held.minus(self._spent)):
+                self._report(everything=True)
         self._beat = asyncio.get_running_loop().call_later(_IDLE, self._look_around)
+
+    def _mark(self) -> None:
+        """Measure the pace since the last mark."""
+        self._pace, self._marked = self._spent.minus(self._marked).at_least(NOTHING), self._spent.plus(NOTHING)
 
     async def close(self) -> None:
         """Report all that was spent, and give back every lease."""

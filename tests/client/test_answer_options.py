@@ -363,7 +363,7 @@ def test_a_resumed_run_keeps_its_options(tmp_path: Path) -> None:
     assert (model.requests[0].seed, model.requests[0].messages[-1].content) == (3, "In Oslo.")
 
 
-def test_the_quote_and_the_budget_count_tools_schema_and_turns() -> None:
+def test_the_quote_and_the_budget_count_tools_schema_and_turns(precise: None) -> None:
     price = Price(input="0.001", output="0.001")  # type: ignore[arg-type]
     big = [{"name": f"tool{n}", "description": "x" * 400} for n in range(5)]
     schema = {"type": "object", "description": "y" * 2000}

@@ -158,7 +158,7 @@ def test_none_is_no_model_of_a_chain(chain: list[str]) -> None:
 
 
 @pytest.mark.parametrize("batch", ["", ", batch: 5", ", criteria: short", ", revisions: 2", ", escalate_to: bulk"])
-def test_a_quote_has_no_call_for_none(fusion: Any, batch: str) -> None:
+def test_a_quote_has_no_call_for_none(fusion: Any, precise: None, batch: str) -> None:
     made = cast(fusion, {"bulk": "b", "reviewer": "none"})
     quote = made.quote("do it", pipeline=reviewed(batch=batch))
     assert quote.roles["reviewer"] == "none"

@@ -282,8 +282,8 @@ def test_time_is_learned_from_what_a_model_took(fusion: Callable[..., Fusion]) -
 
 
 @pytest.mark.anyio
-async def test_a_quote_leaves_a_running_loop_alone(fusion: Callable[..., Fusion]) -> None:
-    assert fusion({"bulk": priced()}).quote("a", pipeline=pipeline(LINES)).calls.low == 1
+async def test_a_quote_leaves_a_running_loop_alone(fusion: Callable[..., Fusion], precise: None) -> None:
+    assert fusion({"bulk": priced()}).quote("a", pipeline=pipeline(LINES)).calls.likely == 1
 
 
 def test_what_cannot_be_run_cannot_be_quoted(fusion: Callable[..., Fusion]) -> None:

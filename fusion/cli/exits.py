@@ -6,7 +6,6 @@ import traceback
 from dataclasses import dataclass
 
 from fusion.cli.terminal import complain, quiet_stdout
-from fusion.core.paths import shown_place
 
 OK = 0
 BUG = 1
@@ -85,5 +84,7 @@ class Ending:
 
 def _shown(word: str) -> str:
     """Return a word of the command line, without the password of a URL."""
+    from fusion.core.paths import shown_place
+
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{shown_place(value)}"

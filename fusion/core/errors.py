@@ -10,6 +10,7 @@ FusionError                     exit 1, HTTP 500
     MissingKeyError                                a required model has neither a key nor weights
     PolicyError                                    a policy forbids the model
     StoreError                                     the store cannot be opened, read or written
+      StoreLostError            exit 3, HTTP 503   the database was lost during a run; the run can be resumed
     RunBusyError                                   the run is locked by another worker
     GateError                                      a gate that is closed already, or an answer that does not fit
     UnfitError                                     a process has other keys, settings or another version than a map

@@ -81,6 +81,8 @@ def rendered(name: str, text: Any) -> str:
         "first": text,
         "second": "a plain answer",
         "draft": text,
+        "sections": {"data": [{"name": "1", "title": shown[:100]}]},
+        "review": [{"value": {"findings": [{"statement": shown[:500], "source": "1"}]}}],
         "loop": {"faults": ["it lacks a word"], "draft": text},
     }
     messages = Prompts(Library([shipped_root()])).template(name).render(variables)

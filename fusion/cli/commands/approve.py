@@ -8,7 +8,7 @@ from fusion.cli.options.runs import ApproveOptions
 
 @with_options
 def approve(ctx: typer.Context, options: ApproveOptions) -> None:
-    """Answer a gate of a run, and go on with the run; or answer the waiting rows of a map.
+    """Answer gates of a run or a map, and go on with it.
 
     Without an answer among the options, the gate is shown and the person at the terminal asked. Of a map, each gate
     in turn. With --all an answer counts for every gate. The first answer counts: a second one is told of it.

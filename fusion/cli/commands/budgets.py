@@ -26,7 +26,9 @@ def budgets(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the budgets of the settings that all runs of the store share, and what is left of them.
+    """List budgets that all runs of the store share.
+
+    They are those of the settings with a period.
 
     A leased amount is reserved by a process that runs now, or died and is not settled yet; it counts as spent.
     """

@@ -27,7 +27,7 @@ _LONGEST: Final = 10.0
 
 @with_options
 def worker(ctx: typer.Context, options: WorkerOptions) -> None:
-    """Run rows of maps that are started with `fusion map --on workers`.
+    """Run rows of `fusion map --on workers`.
 
     Any number of workers serve one PostgreSQL store, on any machines, each with keys of its own. SIGTERM ends a
     worker once its running rows have ended; a second signal ends it at once. What it leaves, others go on with.

@@ -230,12 +230,14 @@ class Budget:
     # Booking goes from the leaf up; each level returns the amount that the next one books.
 
     def grant(self, amount: Amount, need: Tally, borrowed: Borrowed) -> Reservation:
+        """Reserve an amount that fits."""
         self.book(NOTHING, need)
         if not self.leases:
             return Reservation(self, amount, need, borrowed)
         return Reservation(self, amount, need, borrowed, [lease.begin() for lease in self.leases])
 
     def give_back(self, need: Tally, borrowed: Borrowed, terms: "Sequence[Term]" = ()) -> None:
+        """Release what was reserved for an attempt."""
         self.book(NOTHING, NOTHING.minus(need))
         for term in terms:
             term.end(None)
@@ -243,6 +245,7 @@ class Budget:
         self.line.move()
 
     def settle(self, need: Tally, actual: Amount, borrowed: Borrowed, terms: "Sequence[Term]" = ()) -> None:
+        """Count what an attempt cost, in place of what was reserved for it."""
         self.book(Tally.of(actual), NOTHING.minus(need))
         for term in terms:
             term.end(actual)
@@ -253,6 +256,7 @@ class Budget:
         self.line.look_through(self.levels)
 
     def book(self, spent: Tally, reserved: Tally) -> None:
+        """Count amounts as spent and reserved, here and above."""
         for level in self.levels:
             reserved = level.enter(spent, reserved)
 

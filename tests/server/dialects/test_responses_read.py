@@ -30,9 +30,13 @@ def test_a_turn_of_codex_is_read(read: Any) -> None:
     assert len(json.dumps(body)) > 40_000
     asked: ServedRequest = read(body)
     assert [one["role"] for one in asked.messages] == ["system", "system", "user", "user"]
-    assert [tool.name for tool in asked.answer.tools] == ["shell_command", "update_plan"]
+    agents = [f"agents__agent_{number}" for number in range(20)]
+    docs = ["mcp__docs__search", "mcp__docs__read"]
+    assert sorted(tool.name for tool in asked.answer.tools) == sorted(
+        ["shell_command", "update_plan", *agents, *docs]
+    )
     assert (asked.answer.reasoning_effort, asked.stream) == ("medium", True)
-    assert {"tools.namespace", "tools.web_search", "tools.custom", "store", "include"} <= set(asked.ignored)
+    assert {"tools.web_search", "tools.custom", "store", "include"} <= set(asked.ignored)
 
 
 @pytest.mark.parametrize(

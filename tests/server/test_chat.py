@@ -541,3 +541,20 @@ def test_the_finish_reason_is_that_of_the_answer(serve: Serve) -> None:
     assert (answer.status_code, answer.json()["choices"][0]["finish_reason"]) == (200, "length")
     filtered = served.post("/v1/chat/completions", served.chat())
     assert (filtered.status_code, filtered.json()["error"]["code"]) == (422, "ContentFilterError")
+
+
+@pytest.mark.parametrize("calls", [True, 7, "call", {"id": "1"}, [True], [{"function": "f"}]])
+def test_calls_of_tools_that_are_no_calls_are_refused(serve: Serve, calls: Any) -> None:
+    served = serve()
+    body = served.chat() | {"messages": [{"role": "assistant", "content": "", "tool_calls": calls}]}
+    said = served.post("/v1/chat/completions", body)
+    assert (said.status_code, said.json()["error"]["param"]) == (400, "messages")
+
+
+@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])
+def test_line_ends_of_unicode_end_no_line_of_a_stream(serve: Serve, end: str) -> None:
+    served = serve(lambda request: f"one{end}two")
+    said = served.post("/v1/chat/completions", served.chat(stream=True))
+    parts = [json.loads(line[6:]) for line in said.text.splitlines() if line.startswith("data: {")]
+    pieces = (choice["delta"].get("content") or "" for part in parts for choice in part["choices"])
+    assert "".join(pieces) == f"one{end}two"

@@ -72,7 +72,7 @@ def _turn(message: Message) -> Turn:
         return Turn(role="tool", content=text, tool_call_id=str(message.get("tool_call_id")))
     calls = tuple(
         ToolCall(id=str(call.get("id")), name=str(of["name"]), arguments=str(of.get("arguments") or "{}"))
-        for call in message.get("tool_calls") or ()
+        for call in _calls(message)
         for of in (_function(call),)
     )
     return Turn(role="assistant", content=text, tool_calls=calls)
@@ -85,7 +85,7 @@ def told(messages: Sequence[Message]) -> list[Message]:
 
 
 def _told(message: Message, names: dict[str, str]) -> Message:
-    calls = message.get("tool_calls") or ()
+    calls = _calls(message)
     if message.get("role") == "tool":
         name = names.get(str(message.get("tool_call_id")), "a tool")
         text = fenced(text_of(message.get("content")), "result")
@@ -94,6 +94,13 @@ def _told(message: Message, names: dict[str, str]) -> Message:
         return {**message, "content": message.get("content") or ""}
     said = [text_of(message.get("content")), *(_call(call, names) for call in calls)]
     return {"role": "assistant", "content": "\n\n".join(filter(None, said))}
+
+
+def _calls(message: Message) -> Sequence[Any]:
+    calls = message.get("tool_calls") or ()
+    if not isinstance(calls, (list, tuple)):
+        raise RefusedError("'tool_calls' must be a list of calls", param="messages")
+    return calls
 
 
 def _call(call: Any, names: dict[str, str]) -> str:

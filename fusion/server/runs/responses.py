@@ -13,6 +13,8 @@ from fusion.server.runs.runs import AnyRun
 T = TypeVar("T")
 
 PING_SECONDS: Final = 15.0
+_ESCAPES: Final = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+"""Line ends of Unicode in UTF-8, at which clients split a stream though it knows CR and LF only, and their JSON."""
 _PING: Final = b": ping\n\n"
 _HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -47,7 +49,7 @@ class RunResponse(Response):
     async def _pump(self, send: Send) -> None:
         async for piece in self._events:
             self._sent = time.monotonic()
-            await send(_body(piece))
+            await send(_body(_one_line(piece)))
         await send(_body(b"", more=False))
 
     async def _ping(self, send: Send) -> None:
@@ -74,6 +76,13 @@ async def _watch(receive: Receive, end: Callable[[], object]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     end()
+
+
+def _one_line(piece: bytes) -> bytes:
+    """Return events in JSON without line ends of Unicode."""
+    for end, escape in _ESCAPES:
+        piece = piece.replace(end, escape)
+    return piece
 
 
 def _body(piece: bytes, *, more: bool = True) -> Message:

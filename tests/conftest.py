@@ -63,6 +63,12 @@ def own_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 @pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes the user's own fusion.toml."""
+    return own_settings(tmp_path, monkeypatch)
+
+
+@pytest.fixture
 def patient() -> None:
     """Outages are repeated as long as their patience lasts."""
 

@@ -9,17 +9,12 @@ import pytest
 from fusion.core.budget import Account, Amount, Bid, Caps
 from fusion.store.open import open_store
 from tests.cli.conftest import Command
-from tests.conftest import Write, own_settings
+from tests.conftest import Write
 
 SETTINGS = (
     "[budgets.team]\nusd = 5\ncalls = 1000\nper = 'store'\n[budgets.day]\ntokens = 9000\nper = 'day'\n"
     "[budgets.here]\nusd = 1\n"
 )
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    return own_settings(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, Price, RunFailed, Say, ScriptedModel, Settings, Usage, UsageError
+from fusion import Fusion, RunFailed, ScriptedModel, Settings, UsageError
 from fusion.cli.views.lines import first_line
 from fusion.core.budget import Amount
 from fusion.core.errors import BudgetError
 from fusion.core.events import EventBase, RunStarted
 from fusion.store.accounts import settle_dead
 from fusion.store.open import open_store
-from tests.conftest import Write, own_settings, pipeline
+from tests.conftest import Write, pipeline
 
 ONE = pipeline(
     "inputs: {t: What.}\noutput: a\nstages:\n"
@@ -30,20 +30,6 @@ TWO = pipeline(
     "  a: {kind: generate, role: bulk, prompt: '{{ inputs.t }}', max_tokens: 10}\n"
     "  b: {kind: generate, role: bulk, prompt: '{{ a }}', max_tokens: 10}\n"
 )
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    return own_settings(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def model() -> ScriptedModel:
-    """A call costs ten cents, and at most that."""
-    price = Price(input=Decimal(0), output=Decimal("0.01"))
-    return ScriptedModel(
-        lambda request: Say("fine", usage=Usage(input=1, output=10)), name="m/paid", price=price, respect_limit=False
-    )
 
 
 @pytest.fixture

@@ -1,36 +1,22 @@
 """Budgets of the settings: all runs of a Fusion that name one stay within it, beside their own budgets."""
 
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fusion import Fusion, ModelInfo, Price, RunFailed, Say, ScriptedModel, Settings, Usage, UsageError
+from fusion import Fusion, ModelInfo, RunFailed, Say, ScriptedModel, Settings, UsageError
 from fusion.client.options import Prompt
 from fusion.core.config.trust import Trust, digest_of
 from fusion.core.events import EventBase, Noted
-from tests.conftest import Write, own_settings, pipeline
+from tests.conftest import Write, pipeline
 
 ONE = pipeline(
     "inputs: {t: What.}\noutput: a\nstages:\n"
     "  a: {kind: generate, role: bulk, prompt: '{{ inputs.t }}', max_tokens: 10}\n"
 )
 MINE = "[endpoints.mine]\nmodel = 'x'\napi_base = 'http://localhost:1/v1'\n"
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    return own_settings(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def model() -> ScriptedModel:
-    price = Price(input=Decimal(0), output=Decimal("0.01"))
-    return ScriptedModel(
-        lambda request: Say("fine", usage=Usage(input=1, output=10)), name="m/paid", price=price, respect_limit=False
-    )
 
 
 @pytest.fixture

@@ -73,24 +73,31 @@ class MapReader(Store):
         found = self._all(f"{_MAP} WHERE map_id = ?", map_id)
         return _map_row(found[0]) if found else None
 
-    def maps(self, which: RunFilter, *, limit: int | None = None) -> list[MapRow]:
+    def _filtered(self, which: RunFilter, table: str, *, resumed: str = "started") -> tuple[list[str], list[Any]]:
+        """Return what a filter asks of runs or maps as SQL conditions and their values.
+
+        `resumed` is the SQL of the time that has to be before `started_before`.
+        """
         conditions, values = ["1 = 1"], list[Any]()
         if which.statuses:
             conditions.append(f"status IN ({', '.join('?' for _ in which.statuses)})")
             values += which.statuses
-        if which.pipeline is not None:
-            conditions.append("pipeline = ?")
-            values.append(which.pipeline)
-        if which.started_before is not None:
-            conditions.append("ifnull(resumed, started) < ?")
-            values.append(which.started_before)
-        if which.started_from is not None:
-            conditions.append("started >= ?")
-            values.append(which.started_from)
+        for condition, value in (
+            ("pipeline = ?", which.pipeline),
+            (f"{resumed} < ?", which.started_before),
+            ("started >= ?", which.started_from),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                values.append(value)
         for tag in which.tags.items():
-            condition, of_tag = self._tagged("maps", *tag)
+            condition, of_tag = self._tagged(table, *tag)
             conditions.append(condition)
             values += of_tag
+        return conditions, values
+
+    def maps(self, which: RunFilter, *, limit: int | None = None) -> list[MapRow]:
+        conditions, values = self._filtered(which, "maps", resumed="ifnull(resumed, started)")
         sql = f"{_MAP} WHERE {' AND '.join(conditions)} ORDER BY started DESC, map DESC LIMIT ?"
         return [_map_row(row) for row in self._all(sql, *values, sys.maxsize if limit is None else limit)]
 

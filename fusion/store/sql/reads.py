@@ -113,11 +113,17 @@ class RunReader(MapReader):
         return None if row is None else self._run_row(row)
 
     def runs(self, which: RunFilter, *, limit: int | None = None) -> list[RunRow]:
-        conditions, values = _conditions(which)
-        for tag in which.tags.items():
-            condition, of_tag = self._tagged("runs", *tag)
-            conditions.append(condition)
-            values += of_tag
+        conditions, values = self._filtered(which, "runs")
+        for condition, value in (
+            (f"map = {OF_MAP}", which.map),
+            ("fingerprint = ?", which.fingerprint),
+            ("parent = ?", which.parent),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                values.append(value)
+        if which.map is None:
+            conditions.append("map IS NULL")
         sql = f"{_RUN} WHERE {' AND '.join(conditions)} ORDER BY started DESC, run DESC LIMIT ?"
         return [self._run_row(row) for row in self._all(sql, *values, sys.maxsize if limit is None else limit)]
 
@@ -313,26 +319,6 @@ class RunReader(MapReader):
             run_id,
         )
         return calls or 0, events or 0
-
-
-def _conditions(which: RunFilter) -> tuple[list[str], list[Any]]:
-    """Return a filter as SQL conditions and their values."""
-    conditions = ["map IS NULL" if which.map is None else f"map = {OF_MAP}"]
-    values: list[Any] = [] if which.map is None else [which.map]
-    if which.statuses:
-        conditions.append(f"status IN ({', '.join('?' for _ in which.statuses)})")
-        values += which.statuses
-    for column, value in (("pipeline", which.pipeline), ("fingerprint", which.fingerprint), ("parent", which.parent)):
-        if value is not None:
-            conditions.append(f"{column} = ?")
-            values.append(value)
-    if which.started_before is not None:
-        conditions.append("started < ?")
-        values.append(which.started_before)
-    if which.started_from is not None:
-        conditions.append("started >= ?")
-        values.append(which.started_from)
-    return conditions, values
 
 
 def _line(row: Any) -> Line:

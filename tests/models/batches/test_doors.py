@@ -1,7 +1,6 @@
 """Which models have a batch API, the way to it, its price, and what the policy says to it."""
 
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from fusion.models.base import ModelInfo, Price
 from fusion.models.batches.base import Entry, at_share, batch_price
 from fusion.models.catalog import describe, lookup
 from fusion.models.gateway import Gateway
-from tests.conftest import Write, own_settings
+from tests.conftest import Write
 from tests.models.batches.conftest import entries, read, request
 from tests.models.batches.double import Double, DoubleProcess
 
@@ -36,11 +35,6 @@ REASONS = {
     "script": "own",
     "replay:runs": "kept answers",
 }
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    return own_settings(tmp_path, monkeypatch)
 
 
 def gateway(**more: object) -> Gateway:

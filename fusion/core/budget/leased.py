@@ -59,7 +59,7 @@ class Leased(Budget):
         self._executor = executor
         self._past: list[PeriodTerm] = []
         self._pace: Tally | None = None
-        """What was spent between the last two reports, once there were two."""
+        """The spending between the last two reports, once there were two."""
         self._begin(calendar(time.time()))
         self._asked: asyncio.Future[Standing] | None = None
         """The bid without an answer yet; there is one at a time."""

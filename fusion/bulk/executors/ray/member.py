@@ -42,9 +42,8 @@ class Member:
         self._cluster = cluster
         self._order = order
         self._actor: Any = None
-        self._gone = False
         self._lost = asyncio.Event()
-        self._calls: set[asyncio.Task[Ends]] = set()
+        self._left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def has_room(self) -> bool:
@@ -56,7 +55,7 @@ class Member:
         from ray.exceptions import ActorDiedError, RayError
 
         starts = 0
-        while not self._gone:
+        while not self._left.done():
             if self._actor is None:
                 starts += 1
                 self._actor = self._cluster.actor(self.node, self._order)
@@ -79,13 +78,13 @@ class Member:
     async def lost(self) -> None:
         """Wait until the actor cannot be reached, and for a moment then."""
         await self._lost.wait()
-        await asyncio.sleep(0 if self._gone else _PAUSE)
+        await asyncio.sleep(0 if self._left.done() else _PAUSE)
 
     async def run(self, numbers: tuple[int, ...]) -> Ends:
         """Have rows run. Raises LostError."""
         clock = asyncio.get_running_loop().time
         began, rows = clock(), self.rows
-        ends, error = await self._answer(self._actor.run.remote(numbers))
+        ends, error = await self._answer(self._actor.run, numbers)
         if ends:
             speed = rows / max(clock() - began, 1e-3)
             self.size = max(1, min(_MOST, round((self.size + speed * _CALL_SECONDS) / 2)))
@@ -93,7 +92,7 @@ class Member:
 
     async def give_up(self, numbers: tuple[int, ...], reason: str) -> Ends:
         """End rows as failed. Raises LostError."""
-        return await self._answer(self._actor.give_up.remote(numbers, reason))
+        return await self._answer(self._actor.give_up, numbers, reason)
 
     def pause(self) -> None:
         """Take no more rows until the actor answers again."""
@@ -102,10 +101,8 @@ class Member:
 
     def leave(self) -> None:
         """Give up the calls to a node that has left the cluster."""
-        self._gone = True
+        self._left.set_result(None)
         self.pause()
-        for call in self._calls:
-            call.cancel()
 
     async def close(self) -> None:
         """Interrupt the rows that run; the actor can be ended then."""
@@ -118,29 +115,34 @@ class Member:
         if self._actor is not None:
             self._cluster.kill(self._actor)
 
-    async def _answer(self, call: Any) -> Ends:
+    async def _answer(self, method: Any, *arguments: Any) -> Ends:
+        """Call the actor. The call ends by itself, also if its answer is no longer awaited."""
         from ray.exceptions import RayError, RayTaskError
 
-        waiting = asyncio.ensure_future(_awaited(call))
-        self._calls.add(waiting)
+        if self._left.done():
+            raise LostError
+        call = asyncio.ensure_future(_awaited(method.remote(*arguments)))
+        call.add_done_callback(_noticed)
+        await asyncio.wait([call, self._left], return_when=asyncio.FIRST_COMPLETED)
+        if not call.done():
+            raise LostError
         try:
-            return await asyncio.shield(waiting)
+            return call.result()
         except RayTaskError:
             raise  # an internal error
         except RayError as error:
             self.pause()
             raise LostError from error
-        except asyncio.CancelledError:
-            if waiting.cancelled() and self._gone:
-                raise LostError from None
-            waiting.cancel()
-            raise
-        finally:
-            self._calls.discard(waiting)
 
 
 async def _awaited(call: Any) -> Ends:
     return await call  # type: ignore[no-any-return]  # as RayNode has it
+
+
+def _noticed(call: "asyncio.Task[Ends]") -> None:
+    """Mark the error of a call as seen: its waiter may have left."""
+    if not call.cancelled():
+        call.exception()
 
 
 def _reason(node: ClusterNode, died: Exception) -> str:

@@ -1,7 +1,7 @@
 """The pool of nodes: rows find a node that runs them, and a row that ends its process is found out."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from decimal import Decimal
 from typing import Any
 
@@ -34,6 +34,8 @@ class Actor:
         cluster = self._cluster
         cluster.calls.append((self._name, numbers))
         await asyncio.sleep(0)
+        if self._name not in cluster.names:
+            await asyncio.Event().wait()  # a node that is gone may never answer
         if (error := cluster.on_run(self._name, numbers)) is not None:
             return [], error
         if cluster.deadly & set(numbers):
@@ -49,8 +51,24 @@ class Actor:
 
 
 class _Remote:
-    def __init__(self, method: Callable[..., Any]) -> None:
-        self.remote = method
+    """A method of an actor. As with Ray, a call runs once it is sent, also if its reference is dropped."""
+
+    def __init__(self, method: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._method = method
+
+    def remote(self, *arguments: Any) -> "_Reference":
+        return _Reference(asyncio.ensure_future(self._method(*arguments)))
+
+
+class _Reference:
+    """The result of a call that runs. Its waiter may be cancelled, the call may not."""
+
+    def __init__(self, call: "asyncio.Task[Any]") -> None:
+        self._call = call
+        call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.shield(self._call).__await__()
 
 
 class Cluster:

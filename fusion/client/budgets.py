@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -44,8 +43,8 @@ def _balance(store: Store, name: str, table: NamedBudget) -> Balance:
         if cap is not None:
             used, held = getattr(spent, unit), getattr(leased, unit)
             limits[unit] = Share(limit=cap, spent=used, leased=held, left=max(cap - cap, cap - used - held))
-    opens = None if account.ends is None else datetime.fromtimestamp(account.ends, UTC)
-    return Balance(name=name, period=account.period, opens=opens, limits=limits)
+    assert table.per is not None
+    return Balance(name=name, per=table.per, period=account.period, opens=account.opening, limits=limits)
 
 
 def begin_anew(store: Store, settings: Settings, name: str) -> None:

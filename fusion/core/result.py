@@ -167,6 +167,26 @@ class ReceiptLine(Value):
         return self.measured.cost, self.estimated.cost, self.charged.cost
 
 
+class LimitUse(Value):
+    """A limit of a kept budget: the amount that a run spent of it, and what was left for all; None if not known."""
+
+    limit: Money | int
+    spent: Money | int
+    left: Money | int | None = None
+
+
+class BudgetUse(Value):
+    """A kept budget that a run drew on, in the period named; `opens` is the begin of the next, None if there is none.
+
+    `limits` are by unit: usd, tokens, calls. Amounts left are those at the run's end, as far as its process knew.
+    """
+
+    name: str
+    period: str
+    opens: datetime | None
+    limits: dict[str, LimitUse]
+
+
 class Receipt(Value):
     """The cost of a run by stage, role and model, over all its sessions; `seconds` is the time it was running.
 
@@ -175,6 +195,8 @@ class Receipt(Value):
 
     `cascades` counts the answers taken by cascades, one for each item of a cascade with `over`; `escalated` those of
     a tier after the first. `escalation_rate` is their ratio, from 0 to 1; None without a cascade.
+
+    `budgets` are those with a period that the run drew on, with what it spent of them and what is left.
     """
 
     lines: tuple[ReceiptLine, ...] = ()
@@ -185,6 +207,7 @@ class Receipt(Value):
     cascades: int = 0
     escalated: int = 0
     escalation_rate: float | None = None
+    budgets: tuple[BudgetUse, ...] = Field(default=(), exclude_if=lambda budgets: not budgets)
 
     @property
     def cost(self) -> Cost:

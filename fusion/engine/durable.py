@@ -18,7 +18,7 @@ from fusion.core.types import Balance
 from fusion.engine.context import AskPerson
 from fusion.engine.context.gates import NOT_KEPT
 from fusion.engine.manifest import Record
-from fusion.engine.receipt import before
+from fusion.engine.receipt import before, told
 from fusion.engine.run import Origin, Run
 from fusion.engine.run_spec import RunSpec
 from fusion.models.gateway import CallRecorder
@@ -208,6 +208,8 @@ class Recorder:
         """Return the run of a session, with its journal and caches. Accounts that it draws on are told first."""
         for lease in () if within is None else within.leases:
             lease.draw(session.run_id, session.origin.session, kept=self.store is not None)
+        if self.store is not None and session.origin.budgets:
+            self.store.put(told(session.run_id, session.origin.session, session.origin.budgets))
         if self._shared is None and "shared" in ({spec.cache} if spec.cache else spec.loaded.cache_modes):
             session.note([_NOT_SHARED if self.store is None else _NO_WORDS])
         observed = None if self._observer is None else self._observer.of_run(spec, session)

@@ -122,6 +122,9 @@ class Run:
         budget = Budget(
             spec.limits, strict_usd=spec.strict_usd, parent=within, ledger=self._journal.ledger, clock=clock
         )
+        if budget.leases and self._origin.budgets:
+            budget.draws = budgets.Draws()
+            self._accounts.draw_on(budget.draws, {one.name for one in self._origin.budgets})
         charged = [event for event in self._origin.before.events if isinstance(event, AttemptCharged)]
         self._learned = PinnedFigures(spec, self._journal)
         self._shared = Shared(

@@ -1,6 +1,7 @@
 """`fusion budgets`: what is left of the budgets that the store keeps."""
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from fusion.core.budget import Account, Amount, Bid, Caps
 from fusion.store.open import open_store
-from tests.cli.conftest import Command
+from tests.cli.conftest import ONE, Command
+from tests.cli.scripted import on_scripted_models
 from tests.conftest import Write
 
 SETTINGS = (
@@ -71,3 +73,24 @@ def test_without_such_a_budget_the_table_says_how(command: Command, write: Write
     write("[budgets.here]\nusd = 1\n")
     ran = command("budgets", "--store", str(tmp_path / "runs.db"))
     assert (ran.code, "per" in ran.out) == (0, True)
+
+
+def test_the_receipt_of_a_run_names_its_budgets(
+    command: Command, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write("[budgets.team]\ncalls = 9\nper = 'month'\ntags = {}\n")
+    on_scripted_models(monkeypatch)
+    file, store = tmp_path / "test.yaml", str(tmp_path / "runs.db")
+    file.write_text(ONE)
+    month = f"{datetime.now(UTC):%Y-%m}"
+    told = f"budget team: 1 call spent, 8 calls left in {month}"
+    ran = command("run", str(file), "write", "-m", "scripted/echo", "--store", store)
+    assert told in ran.err.splitlines()
+    assert told in command("runs", "show", "latest", "--store", store).out.splitlines()
+    shown = json.loads(command("runs", "show", "latest", "--store", store, "--json").out)
+    (budget,) = shown["receipt"]["budgets"]
+    assert (budget["name"], budget["period"]) == ("team", month)
+    assert budget["limits"] == {"calls": {"limit": 9, "spent": 1, "left": 8}}
+    page = tmp_path / "run.html"
+    assert command("runs", "show", "latest", "--store", store, "--html", str(page)).code == 0
+    assert '"budgets":[{"name":"team"' in page.read_text()

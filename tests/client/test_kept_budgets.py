@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from fusion import Fusion, RunFailed, ScriptedModel, Settings, UsageError
+from fusion import Fusion, Result, RunFailed, ScriptedModel, Settings, UsageError
 from fusion.cli.views.lines import first_line
-from fusion.core.budget import Amount
+from fusion.core.budget import Account, Amount, Bid, Caps
 from fusion.core.errors import BudgetError
 from fusion.core.events import EventBase, RunStarted
 from fusion.store.accounts import settle_dead
@@ -277,3 +277,72 @@ def test_a_run_begins_with_what_is_left(fusion: Any) -> None:
     started = next(event for event in events if isinstance(event, RunStarted))
     assert [(one.name, one.limits["usd"].limit) for one in started.budgets] == [("team", Decimal(5))]
     assert first_line(started).endswith(" left")
+
+
+# Receipts.
+
+
+def used(result: Any) -> dict[tuple[str, str], dict[str, tuple[Any, Any]]]:
+    """The budgets of a receipt, by name and period: what was spent and what is left, by unit."""
+    return {
+        (one.name, one.period): {unit: (share.spent, share.left) for unit, share in one.limits.items()}
+        for one in result.receipt.budgets
+    }
+
+
+def test_a_receipt_says_what_the_run_spent_of_each_budget(fusion: Any, clock: Clock) -> None:
+    one = fusion(
+        "[budgets.team]\nusd = 5\ncalls = 9\nper = 'day'\ntags = {}\n"
+        "[budgets.all]\nusd = 7\nper = 'store'\ntags = {}\n"
+    )
+    first, second = (one.complete("x", pipeline=TWO) for _ in range(2))
+    assert used(first) == {
+        ("all", ""): {"usd": (Decimal("0.2"), Decimal("6.8"))},
+        ("team", "2026-11-30"): {"usd": (Decimal("0.2"), Decimal("4.8")), "calls": (2, 7)},
+    }
+    assert used(second)["team", "2026-11-30"] == {"usd": (Decimal("0.2"), Decimal("4.6")), "calls": (2, 5)}
+    assert [budget.opens for budget in first.receipt.budgets] == [None, datetime(2026, 12, 1, tzinfo=UTC)]
+    assert one.runs.show(second.run_id).receipt == second.receipt
+    assert Result.model_validate_json(second.model_dump_json()) == second
+
+
+def test_a_receipt_knows_what_other_processes_spent_and_lease(fusion: Any, tmp_path: Path) -> None:
+    one = fusion("[budgets.team]\nusd = 5\nper = 'store'\ntags = {}\n")
+    account, store = Account("team", Caps(Decimal(5))), open_store(tmp_path / "runs.db")
+    lease = Amount(Decimal(2), 0, 0)
+    store.accounts.exchange(account, "other", Bid(Amount(Decimal(1), 5, 1), least=lease, most=lease, first=True))
+    store.close()
+    assert used(one.complete("x", pipeline=ONE)) == {("team", ""): {"usd": (Decimal("0.1"), Decimal("1.9"))}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["", "[budgets.team]\nusd = 5\nper = 'day'\n", "[budgets.team]\nusd = 5\nper = 'day'\ntags = {t = 's'}\n"],
+)
+def test_a_run_without_such_a_budget_names_none(fusion: Any, settings: str) -> None:
+    result = fusion(settings).complete("x", pipeline=ONE)
+    assert "budgets" not in result.receipt.model_dump()
+
+
+def test_a_receipt_has_a_line_for_each_period(fusion: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusion.store.journal.time.time", lambda: clock.now)
+    one = fusion("[budgets.team]\ncalls = 1\nper = 'day'\ntags = {}\n")
+    with pytest.raises(RunFailed) as caught:
+        one.complete("x", pipeline=TWO)
+    first = caught.value.result
+    assert used(first) == {("team", "2026-11-30"): {"calls": (1, 0)}}
+    clock.at(2026, 12, 1, 9)
+    assert used(one.resume(first.run_id)) == {
+        ("team", "2026-11-30"): {"calls": (1, None)},
+        ("team", "2026-12-01"): {"calls": (1, 0)},
+    }
+
+
+def test_the_receipt_of_a_killed_run_says_what_it_spent(fusion: Any, write: Write, tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    write("[budgets.team]\nusd = 5\nper = 'store'\n")
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], env={**os.environ, "PYTHONPATH": "."}, check=False)
+    with fusion() as one:
+        died = one.runs.list()[0].run_id
+        assert used(one.runs.show(died)) == {("team", ""): {"usd": (Decimal("0.1"), None)}}
+        assert used(one.resume(died, within="team")) == {("team", ""): {"usd": (Decimal("0.2"), Decimal("4.77"))}}

@@ -1,7 +1,7 @@
 """`fusion budgets`: list the budgets that are kept in the store, or begin one anew."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -73,15 +73,13 @@ def _lines(found: "Sequence[Balance]") -> "Iterator[str]":
 
 def _rows(one: "Balance") -> "Iterator[list[str]]":
     """Yield a row for each limit of a budget."""
+    from fusion.cli.views.lines import amount_words
+
     opens = "" if one.opens is None else f"{one.opens:%Y-%m-%d %H:%M}"
     for unit, amounts in one.limits.items():
         yield [
             one.name,
             one.period or "all",
-            *(_shown(unit, part) for part in (amounts.limit, amounts.spent, amounts.leased, amounts.left)),
+            *(amount_words(unit, part) for part in (amounts.limit, amounts.spent, amounts.leased, amounts.left)),
             opens,
         ]
-
-
-def _shown(unit: str, amount: Any) -> str:
-    return f"${amount:.4f}" if unit == "usd" else f"{amount:,} {unit}"

@@ -34,7 +34,7 @@ from fusion.core.events import (
     ToolFinished,
 )
 from fusion.core.params import NO_MODEL
-from fusion.core.result import FailedPart, Result, Times
+from fusion.core.result import BudgetUse, FailedPart, Result, Times
 from fusion.core.types import Balance, Failure, Waited, as_text, ended, pattern
 
 if TYPE_CHECKING:
@@ -85,10 +85,24 @@ def first_line(event: RunStarted, settings: Sequence[Path] = ()) -> str:
 
 def left_words(budget: Balance) -> str:
     """Say what is left of a budget in its period."""
-    parts = (
-        f"${share.left:.4f}" if unit == "usd" else f"{share.left:,} {unit}" for unit, share in budget.limits.items()
-    )
-    return f"{budget.name}: {', '.join(parts)} left{f' in {budget.period}' if budget.period else ''}"
+    parts = (amount_words(unit, share.left) for unit, share in budget.limits.items())
+    return f"{budget.name}: {', '.join(parts)} left{_in_period(budget)}"
+
+
+def use_words(budget: BudgetUse) -> str:
+    """Say what a run spent of a budget, and what is left of it."""
+    spent = ", ".join(amount_words(unit, one.spent) for unit, one in budget.limits.items())
+    left = ", ".join(amount_words(unit, one.left) for unit, one in budget.limits.items() if one.left is not None)
+    return f"budget {budget.name}: {spent} spent{f', {left} left' if left else ''}{_in_period(budget)}"
+
+
+def amount_words(unit: str, amount: Decimal | int) -> str:
+    """Format an amount of a limit: dollars, tokens or calls."""
+    return f"${amount:.4f}" if unit == "usd" else f"{amount:,} {unit if amount != 1 else unit[:-1]}"
+
+
+def _in_period(budget: Balance | BudgetUse) -> str:
+    return f" in {budget.period}" if budget.period else ""
 
 
 def role_words(roles: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from fusion.cli.terminal import table, wrapped
-from fusion.cli.views.lines import cost_words, dollars, price_days, seconds, times_words
+from fusion.cli.views.lines import cost_words, dollars, price_days, seconds, times_words, use_words
 from fusion.core.result import Cost, Receipt, ReceiptLine, Result, Spent
 
 _HEAD = ["stage", "role", "model", "calls", "retries", "tokens in", "out", "cost", "time"]
@@ -24,12 +24,13 @@ def receipt_lines(result: Result, *, width: int | None = None) -> list[str]:
 
 def receipt_rows(receipt: Receipt, times: Mapping[str, float], *, width: int | None = None) -> list[str]:
     """Format a receipt with the seconds of its stages."""
+    budgets = [line for one in receipt.budgets for line in wrapped(use_words(one), width)]
     if not receipt.lines:
-        return [f"no model was called; {seconds(receipt.seconds)}"]
+        return [f"no model was called; {seconds(receipt.seconds)}", *budgets]
     rows = [_row(line, times.get(line.stage)) for line in receipt.lines]
     retried = any(line.retries for line in receipt.lines)
     lines = table([_HEAD, *rows], right=_RIGHT, width=width, spared=_DISPENSABLE[retried:])
-    return [*lines, *wrapped(_total(receipt), width)]
+    return [*lines, *wrapped(_total(receipt), width), *budgets]
 
 
 def _row(line: ReceiptLine, took: float | None) -> list[str]:

@@ -33,3 +33,4 @@ from fusion.core.budget.leased import Leased as Leased
 from fusion.core.budget.reservation import Closed as Closed
 from fusion.core.budget.reservation import Ledger as Ledger
 from fusion.core.budget.reservation import Reservation as Reservation
+from fusion.core.budget.terms import Draws as Draws

@@ -32,9 +32,14 @@ class Account(NamedTuple):
         return f"on {self.period} (UTC)" if self.period.count("-") == 2 else f"in {self.period} (UTC)"
 
     @property
+    def opening(self) -> datetime | None:
+        """The time at which the next period begins, in UTC; None if there is none."""
+        return None if self.ends is None else datetime.fromtimestamp(self.ends, UTC)
+
+    @property
     def opens(self) -> str:
-        """The time at which the next period begins, in UTC; empty if there is none."""
-        return "" if self.ends is None else f"{datetime.fromtimestamp(self.ends, UTC):%Y-%m-%d %H:%M} UTC"
+        """That time in words; empty if there is none."""
+        return "" if self.opening is None else f"{self.opening:%Y-%m-%d %H:%M} UTC"
 
 
 Calendar = Callable[[float], Account]

@@ -10,13 +10,13 @@ from fusion.core.budget.amounts import NOTHING, Amount, Caps, LimitName, Tally
 from fusion.core.budget.line import Borrowed, Line, Obstacle, Waiter, capped, give_back_all
 from fusion.core.budget.messages import overdue, refused, unpriced
 from fusion.core.budget.reservation import Ledger, Reservation
+from fusion.core.budget.terms import Draws, Term, end_all
 from fusion.core.errors import BudgetError
 from fusion.core.types import Limits
 
 if TYPE_CHECKING:
     from fusion.core.budget.hold import Hold
     from fusion.core.budget.leased import Leased
-    from fusion.core.budget.terms import Term
 
 _NO_LIMITS: Final = Limits()
 
@@ -78,6 +78,8 @@ class Budget:
         self.queue: dict[int, Waiter] = {}
         self.leases: tuple[Leased, ...] = parent.leases if parent else ()
         """The levels here and above that spend from leases."""
+        self.draws: Draws | None = None
+        """Amounts spent of those, here and below; None where they are not counted apart."""
 
     def share(self, loop: object) -> bool:
         """Bind the budget to the loop of its first run; False for another loop, where it must not be used."""
@@ -236,7 +238,7 @@ class Budget:
             return Reservation(self, amount, need, borrowed)
         return Reservation(self, amount, need, borrowed, [lease.begin() for lease in self.leases])
 
-    def give_back(self, need: Tally, borrowed: Borrowed, terms: "Sequence[Term]" = ()) -> None:
+    def give_back(self, need: Tally, borrowed: Borrowed, terms: Sequence[Term] = ()) -> None:
         """Release what was reserved for an attempt."""
         self.book(NOTHING, NOTHING.minus(need))
         for term in terms:
@@ -244,11 +246,11 @@ class Budget:
         give_back_all(borrowed)
         self.line.move()
 
-    def settle(self, need: Tally, actual: Amount, borrowed: Borrowed, terms: "Sequence[Term]" = ()) -> None:
+    def settle(self, need: Tally, actual: Amount, borrowed: Borrowed, terms: Sequence[Term] = ()) -> None:
         """Count what an attempt cost, in place of what was reserved for it."""
         self.book(Tally.of(actual), NOTHING.minus(need))
-        for term in terms:
-            term.end(actual)
+        if terms:
+            end_all(terms, actual, (level.draws for level in self.levels if level.draws is not None))
         give_back_all(borrowed)
         if actual.usd is None:
             for level in self.levels:

@@ -114,6 +114,17 @@ class Leased(Budget):
         self._reserved.add(NOTHING.minus(reserved))
         self._spent.add(NOTHING.minus(spent))
 
+    def left_of(self, term: PeriodTerm, standing: Standing) -> Caps:
+        """Return the amount that is neither spent, nor reserved here, nor leased to another process."""
+        reserved = self._reserved if term is self.term else NOTHING
+
+        def left(unit: LimitName, cap: Any) -> Any:
+            spent, leased, mine = (getattr(one, unit) for one in (standing.spent, standing.leased, standing.open))
+            others = spent - getattr(term.reported, unit) + leased - mine
+            return max(cap - cap, cap - others - getattr(term.spent, unit) - getattr(reserved, unit))
+
+        return self._caps.each(left)
+
     def end_late(self, term: PeriodTerm, actual: Tally) -> None:
         """Count an attempt in an earlier period, where it was reserved."""
         self._spent.add(NOTHING.minus(actual))

@@ -138,6 +138,7 @@ class Balance(Value):
     """
 
     name: str
+    per: Per
     period: str
     opens: datetime | None
     limits: dict[str, Share]

@@ -3,6 +3,7 @@
 from fusion.engine.receipt.accounts import Accounts as Accounts
 from fusion.engine.receipt.accounts import Before as Before
 from fusion.engine.receipt.accounts import before as before
+from fusion.engine.receipt.budgets import told as told
 from fusion.engine.receipt.item_costs import ItemCosts as ItemCosts
 from fusion.engine.receipt.item_costs import spending as spending
 from fusion.engine.receipt.item_costs import spent as spent

@@ -1,11 +1,13 @@
 """Accounts: adds up the events of a run to its receipt."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
+from fusion.core.budget import Draws
 from fusion.core.events import (
     AttemptCharged,
     AttemptFailed,
@@ -23,8 +25,9 @@ from fusion.core.events import (
     OfCall,
     ToolFinished,
 )
-from fusion.core.result import Cost, Receipt, ReceiptLine, Served, Spent
+from fusion.core.result import BudgetUse, Cost, Receipt, ReceiptLine, Served, Spent
 from fusion.core.types import Money, Usage
+from fusion.engine.receipt.budgets import Drawn, drawn_before, uses
 from fusion.engine.receipt.path import CriticalPath, Upstreams
 from fusion.models.base import Price
 from fusion.store.base import Store
@@ -112,11 +115,12 @@ _SOURCES: Final[Mapping[_Total, Literal["measured", "estimated"]]] = {
 
 
 class Before(NamedTuple):
-    """Earlier part of a run, from a store: totals and times of its calls, and events for the rest."""
+    """Earlier part of a run, from a store: totals and times of its calls, draws on budgets, events for the rest."""
 
     lines: Sequence[Line] = ()
     events: Sequence[EventBase] = ()
     timings: Sequence[Timing] = ()
+    drawn: Sequence[Drawn] = ()
 
 
 class _Key(NamedTuple):
@@ -152,6 +156,8 @@ class Accounts:
         self._served: Counter[tuple[str, str, str, str | None]] = Counter()
         self.notes: list[str] = []
         self.decisions: dict[str, Decided] = {}
+        self._drawn: Sequence[Drawn] = ()
+        self._uses: Callable[[Sequence[Drawn]], tuple[BudgetUse, ...]] = uses
         self._escalated: dict[tuple[str, int | None], bool] = {}
 
     def __call__(self, event: EventBase) -> None:
@@ -161,6 +167,7 @@ class Accounts:
 
     def take_up(self, before: Before) -> None:
         """Add the calls and the spending of earlier sessions."""
+        self._drawn = before.drawn
         for line in before.lines:
             of = self._line(_Key(line.stage, line.role, line.model, line.asked))
             of.counts["reused" if line.reused else "calls"] += line.calls
@@ -175,6 +182,10 @@ class Accounts:
             if not isinstance(event, ToolFinished | CommandFinished):
                 self(event)
         self._take_up_times(before.timings, acts)
+
+    def draw_on(self, draws: Draws, names: Collection[str]) -> None:
+        """Take what the budget of the run draws on the kept budgets of these names into its receipt."""
+        self._uses = partial(uses, draws=draws, names=names)
 
     def _take_up_times(self, calls: Sequence[Timing], acts: Sequence[ToolFinished | CommandFinished]) -> None:
         """Add the times of calls and tools, in the order of their starts and ends."""
@@ -221,6 +232,7 @@ class Accounts:
             cascades=len(self._escalated),
             escalated=sum(self._escalated.values()),
             escalation_rate=sum(self._escalated.values()) / len(self._escalated) if self._escalated else None,
+            budgets=self._uses(self._drawn),
         )
 
     def served(self) -> tuple[Served, ...]:
@@ -343,7 +355,12 @@ def before(store: Store, run_id: str, *, open_too: bool = False) -> Before:
     """
     unsettled: tuple[AttemptState, ...] = ("lost", "open") if open_too else ("lost",)
     charged = (_charged(attempt) for attempt, _ in store.attempts(run_id, states=unsettled))
-    return Before(tuple(store.lines(run_id)), (*kept_events(store, run_id), *charged), tuple(store.timings(run_id)))
+    return Before(
+        tuple(store.lines(run_id)),
+        (*kept_events(store, run_id), *charged),
+        tuple(store.timings(run_id)),
+        drawn_before(store, run_id),
+    )
 
 
 def _charged(attempt: Attempt) -> AttemptCharged:

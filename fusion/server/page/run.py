@@ -100,6 +100,7 @@ class RunView:
                 "saved": str(receipt.saved.usd),
                 "cached": str(receipt.cached),
                 "usage": receipt.usage.model_dump(mode="json"),
+                "budgets": [one.model_dump(mode="json") for one in receipt.budgets],
             },
         }
 

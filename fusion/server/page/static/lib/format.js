@@ -40,6 +40,11 @@ export function cost(usd, unknown) {
   return Number(usd) ? `${dollars(usd)} + ${count(unknown)} unknown` : "unknown";
 }
 
+// An amount of a limit: dollars, tokens or calls.
+export function amount(unit, value) {
+  return unit === "usd" ? dollars(value) : plural(value, unit.replace(/s$/, ""));
+}
+
 export function seconds(value) {
   if (value === null || value === undefined || Number.isNaN(Number(value))) return "";
   const time = Math.max(0, Number(value));

@@ -1,7 +1,7 @@
 // Run: one run as it happens, or as it was.
 import { html } from "../lib/html.js";
 import { useCallback, useState } from "../vendor/hooks.js";
-import { brief, clean, cost, count, dollars, model, percent, plural, seconds } from "../lib/format.js";
+import { amount, brief, clean, cost, count, dollars, model, percent, plural, seconds } from "../lib/format.js";
 import { useNow, useRun } from "../lib/live.js";
 import { embedded } from "../lib/source.js";
 import { Copy, Facts, Failure, Panel, Problem, Status, Tags, Text, Time } from "../lib/parts.js";
@@ -167,8 +167,8 @@ function Tools({ tools }) {
 }
 
 function Receipt({ run }) {
-  const { lines, times, saved, cached } = run.receipt;
-  if (run.state.status === "running" || !lines.length) return null;
+  const { lines, times, saved, cached, budgets } = run.receipt;
+  if (run.state.status === "running" || !(lines.length || budgets.length)) return null;
   const waits = Object.entries(times).filter(([, value]) => value >= 0.05);
   return html`<${Panel} title="Receipt" wide=${true}>
     <div class="scroll" tabindex="0" role="region" aria-label="Lines of the receipt"><table>
@@ -182,7 +182,15 @@ function Receipt({ run }) {
       )}</tbody>
     </table></div>
     <${Facts} of=${[...waits.map(([name, value]) => [name === "own" ? "Fusion itself" : name, seconds(value)]), ["saved by reuse", Number(saved) ? dollars(saved) : ""], ["saved by prompt caches", Number(cached) ? dollars(cached) : ""]]} />
+    ${budgets.length > 0 && html`<${Facts} of=${budgets.map((one) => [clean(`budget ${one.name} ${one.period}`), used(one.limits)])} />`}
   <//>`;
+}
+
+// What a run spent of a budget, and what is left of it.
+function used(limits) {
+  const all = Object.entries(limits);
+  const left = all.filter(([, one]) => one.left !== null).map(([unit, one]) => amount(unit, one.left));
+  return `${all.map(([unit, one]) => amount(unit, one.spent)).join(", ")} spent${left.length ? `, ${left.join(", ")} left` : ""}`;
 }
 
 function Inputs({ inputs }) {

@@ -139,8 +139,8 @@ def test_tracing_a_call_costs_a_few_bare_spans() -> None:
 
 
 def test_a_served_run_costs_little_more_than_one_in_process() -> None:
-    (figures,) = served.measure([1], runs=20, repeat=1).values()
-    assert 0 < min(one.cpu for one in figures.served) < 3 * min(one.cpu for one in figures.program)
+    for figures in served.measure([1], runs=20, repeat=1).values():
+        assert 0 < min(one.cpu for one in figures.served) < 3 * min(one.cpu for one in figures.program)
 
 
 def test_a_call_of_a_tool_costs_little_more_than_that_of_the_client_of_its_protocol() -> None:

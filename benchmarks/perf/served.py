@@ -2,10 +2,10 @@
 
 The work W(N) is that of the benchmark `wire`, with a store. A server, a program that uses Fusion in process, and the
 provider of both have a process of their own, on loopback. Server and program do the same work in turn, so that a
-difference compares measurements seconds apart; the client of the server is not counted. The server streams every
-answer; the program awaits it, and streams only where the first byte is timed.
+difference compares measurements seconds apart; the client of the server is not counted. Both await whole answers, or
+both stream them.
 
-    python -m benchmarks.perf.served [--repeat 5] [--runs 200] [--widths 1 8]
+    python -m benchmarks.perf.served [--repeat 5] [--runs 200] [--widths 1 8] [--ways whole streamed]
 """
 
 import argparse
@@ -30,16 +30,27 @@ from benchmarks.perf.figures import machine, spread
 from benchmarks.perf.wire import PIPELINE
 
 AT_ONCE = 100
+WAYS = ("whole", "streamed")
 GARBAGE = 200_000
 """Objects between two garbage collections, as in the commands of Fusion."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Taken(NamedTuple):
-    """CPU seconds of some runs at once, and seconds to the first byte of each of some runs in turn."""
+    """CPU seconds of some runs at once, and seconds to the first byte of each of some in turn, if they stream."""
 
     cpu: float
     first: list[float]
+
+
+class Work(NamedTuple):
+    """Runs of W(width), whose answers are awaited whole or streamed."""
+
+    width: int
+    way: str
+
+    def __str__(self) -> str:
+        return f"W({self.width}), {self.way}"
 
 
 class Arm:
@@ -82,22 +93,24 @@ async def program(store: str) -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             given = json.loads(line)
             options: Any = {"pipeline": pipeline, "inputs": {"n": given["width"]}}
-            if given["at_once"]:
-                await _at_once(lambda options=options: fusion.acomplete(**options), given["runs"])
-                print("[]", flush=True)
-            else:
-                firsts = [await _first(fusion.astream(**options)) for _ in range(given["runs"])]
-                print(json.dumps(firsts), flush=True)
+
+            async def one(options: Any = options, stream: bool = given["stream"]) -> float:
+                if stream:
+                    return await _first(fusion.astream(**options))
+                await fusion.acomplete(**options)
+                return 0.0
+
+            print(json.dumps(await _together(one, given["runs"], AT_ONCE if given["at_once"] else 1)), flush=True)
 
 
-async def _at_once(make: Callable[[], Awaitable[Any]], runs: int) -> None:
-    limit = asyncio.Semaphore(AT_ONCE)
+async def _together(make: Callable[[], Awaitable[float]], runs: int, width: int) -> list[float]:
+    limit = asyncio.Semaphore(width)
 
-    async def one() -> None:
+    async def one() -> float:
         async with limit:
-            await make()
+            return await make()
 
-    await asyncio.gather(*(one() for _ in range(runs)))
+    return list(await asyncio.gather(*(one() for _ in range(runs))))
 
 
 async def _first(stream: AsyncIterator[str]) -> float:
@@ -111,30 +124,31 @@ async def _first(stream: AsyncIterator[str]) -> float:
 # The client of the server.
 
 
-async def served(base: str, *, width: int, runs: int, at_once: bool) -> list[float]:
-    """Ask the server for so many runs; return the seconds to the first piece of each answer."""
+async def served(base: str, *, width: int, runs: int, at_once: bool, stream: bool) -> list[float]:
+    """Ask the server for so many runs; return the seconds to the first piece of each answer that streams."""
     body = {
         "model": "fusion/wire",
-        "stream": True,
+        "stream": stream,
         "messages": [{"role": "user", "content": "go"}],
         "fusion": {"inputs": {"n": width}},
     }
-    limit = asyncio.Semaphore(AT_ONCE if at_once else 1)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def one() -> float:
-            async with limit:
-                began, first = time.perf_counter(), 0.0
-                async with session.post(f"{base}/v1/chat/completions", json=body) as answer:
-                    answer.raise_for_status()
-                    async for line in answer.content:
-                        if not first and b'"content":"a ' in line:
-                            first = time.perf_counter() - began
-                    assert line == b"\n", line
-                assert first
-                return first
+            began, first = time.perf_counter(), 0.0
+            async with session.post(f"{base}/v1/chat/completions", json=body) as answer:
+                answer.raise_for_status()
+                if not stream:
+                    assert b'"content":"a result"' in await answer.read()
+                    return 0.0
+                async for line in answer.content:
+                    if not first and b'"content":"a ' in line:
+                        first = time.perf_counter() - began
+                assert line == b"\n", line
+            assert first
+            return first
 
-        return list(await asyncio.gather(*(one() for _ in range(runs))))
+        return await _together(one, runs, AT_ONCE if at_once else 1)
 
 
 # The measurement.
@@ -158,29 +172,30 @@ class Figures(NamedTuple):
         return [statistics.median(one.first) - statistics.median(other.first) for one, other in pairs]
 
 
-def measure(widths: Sequence[int], *, runs: int, repeat: int) -> dict[int, Figures]:
-    """Measure the server and the program in turn, for each width."""
+def measure(widths: Sequence[int], *, runs: int, repeat: int, ways: Sequence[str] = WAYS) -> dict[Work, Figures]:
+    """Measure the server and the program in turn, for each width and way."""
     with _running() as (base, server_, program_):
 
-        def by_server(width: int, count: int, *, at_once: bool) -> list[float]:
-            return asyncio.run(served(base, width=width, runs=count, at_once=at_once))
+        def by_server(**given: Any) -> list[float]:
+            return asyncio.run(served(base, **given))
 
-        def by_program(width: int, count: int, *, at_once: bool) -> list[float]:
-            found: list[float] = program_.ask(width=width, runs=count, at_once=at_once)
+        def by_program(**given: Any) -> list[float]:
+            found: list[float] = program_.ask(**given)
             return found
 
-        figures: dict[int, Figures] = {}
-        for width in widths:
-            figures[width] = Figures([], [])
-            for arm, work, into in (
-                (server_, by_server, figures[width].served),
-                (program_, by_program, figures[width].program),
+        figures: dict[Work, Figures] = {}
+        for work in (Work(width, way) for width in widths for way in ways):
+            given: dict[str, Any] = {"width": work.width, "stream": work.way == "streamed"}
+            figures[work] = Figures([], [])
+            for arm, ask, into in (
+                (server_, by_server, figures[work].served),
+                (program_, by_program, figures[work].program),
             ) * (repeat + 1):
                 before = arm.cpu
-                work(width, runs, at_once=True)
+                ask(runs=runs, at_once=True, **given)
                 cpu = (arm.cpu - before) / runs
-                into.append(Taken(cpu, work(width, 20, at_once=False)))
-            for taken in figures[width]:
+                into.append(Taken(cpu, ask(runs=20, at_once=False, **given) if given["stream"] else []))
+            for taken in figures[work]:
                 del taken[0]  # the first one warms both
     return figures
 
@@ -225,24 +240,23 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--program", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.program:
         asyncio.run(program(given.program))
         return
     print(machine())
-    for width, figures in measure(given.widths, runs=given.runs, repeat=given.repeat).items():
+    for work, figures in measure(given.widths, runs=given.runs, repeat=given.repeat, ways=given.ways).items():
         for name, taken in zip(("served", "in process"), figures, strict=True):
             cpu = spread([1000 * one.cpu for one in taken], ".2f")
-            first = spread([1000 * statistics.median(one.first) for one in taken], ".1f")
-            print(f"W({width}), {name}: {cpu} ms CPU a run, {AT_ONCE} at once; first byte after {first} ms")
+            print(f"{work}, {name}: {cpu} ms CPU a run, {AT_ONCE} at once")
         ratio = statistics.median(one.cpu for one in figures.served) / statistics.median(
             one.cpu for one in figures.program
         )
-        print(
-            f"W({width}): {spread([1000 * one for one in figures.cpu], '.2f')} ms CPU more (bar 1.0), {ratio:.2f} x"
-        )
-        print(f"W({width}): first byte {spread([1000 * one for one in figures.first], '.1f')} ms later (bar 5)")
+        print(f"{work}: {spread([1000 * one for one in figures.cpu], '.2f')} ms CPU more (bar 1.0), {ratio:.2f} x")
+        if work.way == "streamed":
+            print(f"{work}: first byte {spread([1000 * one for one in figures.first], '.1f')} ms later (bar 5)")
     print(machine())
 
 

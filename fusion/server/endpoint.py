@@ -54,12 +54,12 @@ class Endpoint:
     async def begun(self, request: Request, served: ServedPipeline, asked: ServedRequest, data: bytes) -> AnyRun:
         """Return the run of a request, with its client counted."""
         caller = caller_of(request)
-        check_deadlines(self.service.catalog.load(served), served.name)
         return await self.service.runs.begin(
             served,
             asked,
             caller=caller,
             identity=Identity.of(caller, request.url.path, data, request.headers),
+            check=check_deadlines,
             wait=partial(while_connected, request.receive),
         )
 

@@ -1,12 +1,17 @@
 """Load and abuse of a real `fusion serve`: many, slow and large clients are served or refused, and hang none."""
 
 import asyncio
+import gc
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from benchmarks.perf import load
+from fusion import Result
+from fusion.engine.run import Run
+from tests.server.conftest import Serve
 
 SECONDS = 10
 """Seconds of a run beside the others at most, on a busy machine."""
@@ -54,3 +59,27 @@ def test_connections_beyond_the_bound_give_way_to_those_with_a_request(running: 
     assert found.clients["closed"] + found.clients["refused"] >= 200
     assert (found.beside, found.seconds < SECONDS) == ("200", True)
     assert asyncio.run(load.outcome(running, load.streams, 20)).clients == {"200": 20}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_runs_that_are_over_leave_nothing_to_collect(serve: Serve, stream: bool) -> None:
+    """Without the garbage collector: what a run made is gone with its last reference."""
+    served = serve()
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            assert served.post("/v1/chat/completions", served.chat(stream=stream)).status_code == 200
+
+    def alive() -> int:
+        return sum(isinstance(one, Run | Result) for one in gc.get_objects())
+
+    ask(3)
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        ask(20)
+        time.sleep(0.2)  # until the last one has ended
+        assert alive() <= before + 2
+    finally:
+        gc.enable()

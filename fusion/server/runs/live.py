@@ -168,6 +168,7 @@ class LiveRun:
 
     def _end(self) -> None:
         result = self._last()
+        self._handle = None  # which leads back here: without it the run is freed at once, by no garbage collection
         self._take()
         if result.status not in ("failed", "waiting"):
             self._complete(result)

@@ -15,6 +15,7 @@ from fusion.core.errors import StoreError
 from fusion.core.events import Sink, to_both
 from fusion.core.result import Result
 from fusion.engine.durable import record_of, result_of
+from fusion.pipeline.loader import LoadedPipeline
 from fusion.server.base import INTERRUPTED, KEPT, RefusedError, ServedRequest
 from fusion.server.catalog import Catalog, ServedPipeline
 from fusion.server.runs.gate import Gate
@@ -28,6 +29,8 @@ from fusion.server.runs.tally import Tally
 from fusion.store.rows import Decision, RunFilter, RunRow
 
 AnyRun = LiveRun | KeptRun
+Check = Callable[[LoadedPipeline, str], None]
+"""Raises RefusedError for a pipeline, by its name, that a request cannot run."""
 Wait = Callable[[Coroutine[Any, Any, bool]], Awaitable[bool | None]]
 """Awaits a turn as long as the client is there; None once it is gone."""
 
@@ -67,21 +70,23 @@ class Runs:
         *,
         caller: str | None = None,
         identity: Identity | None = None,
+        check: Check | None = None,
         wait: Wait | None = None,
     ) -> AnyRun:
         """Return the run of a request, with its client counted: a new one, or that of the request that it repeats.
 
-        Raises RefusedError, or a kind of UsageError before any call.
+        `check` is called with the pipeline of a new one, and its name. Raises RefusedError, as `check` may, or a kind
+        of UsageError before any call.
         """
         if self.closing:
             raise _closing()
         if identity is None or not identity.repeats:
-            return await self._new(served, request, caller, identity, wait)
+            return await self._new(served, request, caller, identity, check, wait)
         async with self._turn(identity.digest):
             run_id = self._recent.get(identity.digest) or await asyncio.to_thread(self._stored, identity.digest)
             run = None if run_id is None else await self._again(run_id, served, request, wait)
             if run is None:
-                return await self._new(served, request, caller, identity, wait)
+                return await self._new(served, request, caller, identity, check, wait)
             self._recent.put(identity.digest, run.run_id)
             return run
 
@@ -142,9 +147,12 @@ class Runs:
         request: ServedRequest,
         caller: str | None,
         identity: Identity | None,
+        check: Check | None,
         wait: Wait | None,
     ) -> LiveRun:
         pipeline = self._catalog.load(served)
+        if check is not None:
+            check(pipeline, served.name)
         tags = {} if caller is None else {CALLER: caller}
         tags |= {} if identity is None else {REQUEST: identity.digest}
         run = self._run(request, pipeline.pipeline.name, pipeline.pipeline.answer_stage)

@@ -1,10 +1,12 @@
 """Service: a Fusion, the pipelines that it serves, and the runs of its requests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fusion.client.budgets import balances
 from fusion.client.client import Fusion, shared_budget
 from fusion.core.config import ServerTable
+from fusion.core.types import Balance
 from fusion.pipeline.loader import PipelineGiven
 from fusion.server.catalog import Catalog
 from fusion.server.guard.bodies import Bodies
@@ -39,3 +41,7 @@ class Service:
         progress = Progress()
         runs = Runs(fusion, table, catalog, progress.take)
         return cls(fusion, table, catalog, runs, Bodies(table.max_body), progress, People(fusion, runs))
+
+    def budgets(self) -> Sequence[Balance]:
+        """Return the budgets with a period, with what is spent and left of them. Blocks, and raises StoreError."""
+        return balances(self.fusion.store, self.fusion.settings)

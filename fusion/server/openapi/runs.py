@@ -77,7 +77,22 @@ _FORM: Final = record(
     {"usd": nullable({"type": ["string", "number"]})},
 )
 
+_AMOUNT: Final = {"type": ["string", "integer"]}
+_BALANCE: Final = record(
+    {
+        "name": NAME,
+        "per": only("day", "week", "month", "store"),
+        "period": TEXT,
+        "opens": nullable(_MOMENT),
+        "limits": {
+            "type": "object",
+            "additionalProperties": record({"limit": _AMOUNT, "spent": _AMOUNT, "leased": _AMOUNT, "left": _AMOUNT}),
+        },
+    }
+)
+
 SCHEMAS: Final[dict[str, Schema]] = {
+    "Balance": _BALANCE,
     "RunSummary": _SUMMARY,
     "Run": _RUN,
     "Offer": _OFFER,
@@ -175,6 +190,16 @@ PATHS: Final[dict[str, Schema]] = {
                 409,
             ),
         ),
+    },
+    "/api/budgets": {
+        "get": _operation(
+            "listBudgets",
+            "List the budgets with a period, with what is spent, leased and left of them now.",
+            reply(
+                "The budgets; none for a caller that sees its own runs alone.",
+                record({"budgets": listed(ref("Balance"))}),
+            ),
+        )
     },
     "/api/gates": {
         "get": _operation(

@@ -1,5 +1,6 @@
 """Health and metrics: for the tools that watch a server."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -8,9 +9,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from fusion import __version__
+from fusion.core.errors import StoreError
+from fusion.core.log import LOG
+from fusion.core.types import Balance
 from fusion.server.service import Service
 
 _FORMAT: Final = "text/plain; version=0.0.4"
+_AMOUNTS: Final = {
+    "limit": "{} that a budget allows in a period.",
+    "spent": "{} spent of a budget in this period.",
+    "leased": "{} of a budget that processes hold for calls; they count as spent.",
+}
+_UNITS: Final = {"usd": "dollars", "tokens": "tokens", "calls": "calls"}
 _Sample = tuple[Mapping[str, object], object]
 
 
@@ -26,7 +36,8 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         return JSONResponse({"status": "ok"})
 
     async def metrics(request: Request) -> Response:
-        return PlainTextResponse("".join(_lines(service)), media_type=_FORMAT)
+        budgets = await asyncio.to_thread(_budgets, service)
+        return PlainTextResponse("".join((*_lines(service), *_of_budgets(budgets))), media_type=_FORMAT)
 
     return [Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", metrics)]
 
@@ -48,6 +59,28 @@ def _lines(service: Service) -> Iterator[str]:
     yield from _metric("tokens_total", "counter", "Tokens of runs that ended.", tokens)
     yield from _metric("run_seconds_total", "counter", "Seconds of runs that ended.", [({}, tally.seconds)])
     yield from _metric("body_bytes", "gauge", "Bytes of request bodies that are held.", [({}, service.bodies.held)])
+
+
+def _budgets(service: Service) -> Sequence[Balance]:
+    """Return the budgets with a period; none if the store fails, so that the other metrics are there."""
+    try:
+        return service.budgets()
+    except StoreError as error:
+        LOG.warning("budgets are left out of the metrics: %s", error)
+        return ()
+
+
+def _of_budgets(budgets: Sequence[Balance]) -> Iterator[str]:
+    """Yield gauges of budgets, by amount and unit; those that no budget limits are left out."""
+    for amount, text in _AMOUNTS.items():
+        for unit, name in _UNITS.items():
+            samples: list[_Sample] = [
+                ({"budget": one.name, "per": one.per}, getattr(one.limits[unit], amount))
+                for one in budgets
+                if unit in one.limits
+            ]
+            if samples:
+                yield from _metric(f"budget_{amount}_{name}", "gauge", text.format(name.capitalize()), samples)
 
 
 def _metric(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> Iterator[str]:

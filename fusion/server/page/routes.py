@@ -61,6 +61,7 @@ def routes(service: Service) -> Sequence[BaseRoute]:
         "/runs/{id}/events": page.events,
         "/runs/{id}/gates": page.gates,
         "/gates": page.open_gates,
+        "/budgets": page.budgets,
         "/diff": page.diff,
         "/maps": page.maps,
         "/maps/{id}": page.map,
@@ -133,6 +134,12 @@ class _Page:
             media_type="text/event-stream",
             headers=headers,
         )
+
+    async def budgets(self, request: Request) -> Response:
+        """Answer with the budgets of the store, which are those of all callers."""
+        if _restricted(request) is not None:
+            return await _json(lambda: {"budgets": []})
+        return await _json(lambda: {"budgets": [one.model_dump(mode="json") for one in self._service.budgets()]})
 
     # Gates.
 

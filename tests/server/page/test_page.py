@@ -14,6 +14,7 @@ from fusion.server.page.bundle import page_of
 from fusion.server.page.run import RunView
 from fusion.server.page.runs import Runs
 from fusion.server.page.stream import RunStream
+from tests.conftest import Write
 from tests.server.conftest import Served
 from tests.server.page.browser import Watched
 from tests.server.page.browser import chromium as chromium
@@ -44,6 +45,21 @@ def stage(page: Page, name: str) -> Any:
 
 
 # Lists and runs that have ended.
+
+
+def test_the_list_and_the_receipt_show_budgets(paged: Any, watched: Any, write: Write) -> None:
+    write("[budgets.team]\ncalls = 9\nper = 'month'\ntags = {}\n")
+    served = paged()
+    run_id = ran(served)
+    one = opened(watched, served, "/runs")
+    budgets = one.page.get_by_role("region", name="Budgets")
+    expect(budgets).to_contain_text("team this month, anew 1 ")
+    meter = budgets.get_by_role("meter", name="Spent of team")
+    expect(meter).to_have_attribute("aria-valuetext", re.compile(r"\d of 9 calls"))
+    one.page.goto(f"{served.url}/#/run/{run_id}")
+    receipt = one.page.get_by_role("region", name="Receipt", exact=True)
+    expect(receipt).to_contain_text(re.compile(r"budget team \d{4}-\d\d 4 calls spent; 5 calls left"))
+    one.is_quiet(served.url)
 
 
 def test_the_list_is_searched_and_filtered_by_keys_and_clicks(paged: Any, watched: Any) -> None:

@@ -182,7 +182,7 @@ function Receipt({ run }) {
       )}</tbody>
     </table></div>
     <${Facts} of=${[...waits.map(([name, value]) => [name === "own" ? "Fusion itself" : name, seconds(value)]), ["saved by reuse", Number(saved) ? dollars(saved) : ""], ["saved by prompt caches", Number(cached) ? dollars(cached) : ""]]} />
-    ${budgets.length > 0 && html`<${Facts} of=${budgets.map((one) => [clean(`budget ${one.name} ${one.period}`), used(one.limits)])} />`}
+    ${budgets.length > 0 && html`<ul class="plain" aria-label="Budgets">${budgets.map((one) => html`<li key=${`${one.name} ${one.period}`}>budget <strong><bdi>${brief(one.name, 60)}</bdi></strong> <span class="dim">${clean(one.period)}</span> ${used(one.limits)}</li>`)}</ul>`}
   <//>`;
 }
 
@@ -190,7 +190,7 @@ function Receipt({ run }) {
 function used(limits) {
   const all = Object.entries(limits);
   const left = all.filter(([, one]) => one.left !== null).map(([unit, one]) => amount(unit, one.left));
-  return `${all.map(([unit, one]) => amount(unit, one.spent)).join(", ")} spent${left.length ? `, ${left.join(", ")} left` : ""}`;
+  return `${all.map(([unit, one]) => amount(unit, one.spent)).join(", ")} spent${left.length ? `; ${left.join(", ")} left` : ""}`;
 }
 
 function Inputs({ inputs }) {

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { brief, clean, cost, count, seconds } from "../lib/format.js";
 import { useData } from "../lib/live.js";
 import { get } from "../lib/source.js";
+import { Budgets } from "./budgets.js";
 import { Problem, Status, Tags, Time, walking } from "../lib/parts.js";
 
 const STATES = ["running", "waiting", "ok", "partial", "failed", "interrupted", "died"];
@@ -35,6 +36,7 @@ export function RunList({ query, paused }) {
   const pick = (id) => setPicked((was) => (was.includes(id) ? was.filter((one) => one !== id) : [...was.slice(-1), id]));
   return html`
     <h1 class="unseen">Runs</h1>
+    <${Budgets} paused=${paused} />
     <${Filters} asked=${asked} />
     <${Problem} error=${error} />
     ${picked.length === 2 &&

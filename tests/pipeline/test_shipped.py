@@ -1,17 +1,20 @@
 """The pipelines that ship: each holds, and does what it says on scripted models."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fusion import Fusion, Pipeline, Say, ScriptedModel
-from fusion.core.types import ToolCall
+from fusion import Fusion, Say, ScriptedModel
+from fusion.core.config import Settings
+from fusion.core.types import Deltas, Reply, Request, ToolCall
+from fusion.models.base import ModelWrapper
 from fusion.models.profiles import load_profiles
+from fusion.models.providers.direct import of_local
+from fusion.models.providers.local.local import LocalModels
 from fusion.pipeline.loader import check_file
 from fusion.prompts.library import Library, shipped_root
-from fusion.stages.base import Stage
 from tests.conftest import ACCEPT, pipeline, plan_text, run, said, subtasks
 
 SHIPPED = sorted((shipped_root() / "pipelines").glob("*.yaml"))
@@ -98,7 +101,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "route-by-difficulty": {"task": "What is the capital of France? One word."},
     "self-fusion": {"task": "Which planet is the largest? Answer with its name."},
     "single": {"task": "What is the capital of France? One word."},
-    "vote": {"question": "What is 2 + 3?"},
+    "vote": {"question": 'What is 2 + 3? Begin at once with "Answer:".'},
 }
 WITHIN = """
 inputs: {task: {}}
@@ -110,11 +113,45 @@ stages:
     default: other
 output: answer
 """
-MOST_TOKENS = {"plan": 900, "judge": 600}
-ON_BOTH = ("agree-or-escalate", "single")
-"""Pipelines on both models; in the others the small one plays every role: that they run is what is tested."""
+ON_PROFILE = ("agree-or-escalate", "single")
+"""Pipelines on the profile `local`, with their own limits; in the others one small model plays every role."""
+OF_FORM = ("vote",)
+"""Pipelines that need an answer in a form that the smallest model does not keep to."""
 IN_DEMO = {"plan-execute-review"}
-"""Pipelines that the demonstration runs, on both models."""
+"""Pipelines that the demonstration runs, on that profile."""
+MOST_TOKENS = 24
+MOST_LETTERS = 20
+MOST_ITEMS = 1
+
+
+class Brief(ModelWrapper):
+    """An embedded model that answers shortly, so that a pipeline runs whole whatever so small a model says.
+
+    A text ends after some tokens, as if it were complete; data keep to a narrower schema of the same form.
+    """
+
+    async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
+        if request.json_schema is not None:
+            narrow = request.model_copy(update={"json_schema": narrowed(request.json_schema)})
+            return await self.inner.complete(narrow, on_delta)
+        reply = await self.inner.complete(request.model_copy(update={"max_tokens": MOST_TOKENS}), on_delta)
+        return reply.model_copy(update={"finish_reason": "stop"})
+
+
+def narrowed(schema: Any) -> Any:
+    """The schema with short texts, short lists, and one value to choose: "none", or the first."""
+    if isinstance(schema, list):
+        return [narrowed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    own: dict[str, Any] = {}
+    if "enum" in schema:
+        own = {"enum": ["none"] if "none" in schema["enum"] else schema["enum"][:1]}
+    elif schema.get("type") == "string":
+        own = {"maxLength": min(schema.get("maxLength", MOST_LETTERS), MOST_LETTERS)}
+    elif schema.get("type") == "array":
+        own = {"maxItems": max(MOST_ITEMS, schema.get("minItems", 0))}
+    return {key: narrowed(part) for key, part in schema.items()} | own
 
 
 @pytest.fixture(scope="module")
@@ -123,19 +160,13 @@ def embedded() -> Iterator[Fusion]:
         yield one
 
 
-def shortened(given: Pipeline) -> Pipeline:
-    """The same with short answers: what is tested is that it runs, and minutes are dear."""
-    return given.model_copy(update={"stages": shorter(given.stages)})
-
-
-def shorter(given: Mapping[str, Stage]) -> dict[str, Stage]:
-    stages: dict[str, Stage] = {}
-    for name, stage in given.items():
-        changes: dict[str, Any] = {} if stage.graph is None else {"body": shorter(stage.graph.stages)}
-        if "max_tokens" in type(stage).model_fields:
-            changes["max_tokens"] = MOST_TOKENS.get(stage.kind, 150)
-        stages[name] = stage.model_copy(update=changes)
-    return stages
+@pytest.fixture(scope="module")
+def brief() -> Iterator[Fusion]:
+    embedded = LocalModels(Settings.from_environment(), of_local)
+    models = {f"local/{name}": Brief(embedded.model(f"local/{name}")) for name in ("tiny", "small")}
+    with Fusion(profile="local", models=models, model="local/tiny") as one:
+        yield one
+    embedded.close()
 
 
 def test_every_pipeline_that_ships_has_small_inputs() -> None:
@@ -143,14 +174,23 @@ def test_every_pipeline_that_ships_has_small_inputs() -> None:
 
 
 @pytest.mark.local
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", ON_PROFILE)
 def test_it_runs_on_the_embedded_models(embedded: Fusion, name: str) -> None:
-    made = embedded if name in ON_BOTH else embedded.using(roles={"frontier": "local/small"})
-    given = shortened(embedded.load(name))
-    result, _ = run(made, None, pipeline=given, inputs=SMALL[name], on_gate=lambda gate: True)
-    assert result.status in ("ok", "partial"), (result.error, result.failed)
+    result, _ = run(embedded, None, pipeline=name, inputs=SMALL[name])
+    assert result.status == "ok", (result.error, result.failed)
     assert result.text.strip()
     assert {one.asked for one in result.models} <= {"local/small", "local/strong"}
+    assert all(line.price_source.startswith("local") for line in result.receipt.lines)
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("name", sorted(set(SMALL) - set(ON_PROFILE)))
+def test_it_runs_whole_on_a_small_model(brief: Fusion, name: str) -> None:
+    model = "local/small" if name in OF_FORM else "local/tiny"
+    result, _ = run(brief.using(model=model), None, pipeline=name, inputs=SMALL[name], on_gate=lambda gate: True)
+    assert result.status in ("ok", "partial"), (result.error, result.failed)
+    assert result.text.strip()
+    assert {one.asked for one in result.models} == {model}
     assert all(line.price_source.startswith("local") for line in result.receipt.lines)
 
 

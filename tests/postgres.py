@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,14 @@ def backends(url: str, purpose: str = "") -> list[int]:
 def terminate(url: str, purpose: str = "") -> int:
     """End the server's side of those connections; their number."""
     found = backends(url, purpose)
-    for pid in found:
-        execute(url, "SELECT pg_terminate_backend(%s, 5000)", pid)
+    cut(url, found)
     return len(found)
+
+
+def cut(url: str, connections: Iterable[int]) -> None:
+    """End processes of the server."""
+    for pid in connections:
+        execute(url, "SELECT pg_terminate_backend(%s, 5000)", pid)
 
 
 @pytest.fixture(scope="session")

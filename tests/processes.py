@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -18,9 +20,11 @@ _SERVER.set_forkserver_preload(
 )
 
 
-def started(work: Callable[..., None], *arguments: Any) -> Any:
-    """Begin this work in a process with this environment; the process, to be killed and joined."""
-    process = _SERVER.Process(target=_begin, args=(dict(os.environ), work, arguments), daemon=True)
+def started(work: Callable[..., None], *arguments: Any, output: Path) -> Any:
+    """Begin this work in a process with this environment, which prints to a file; to be killed and joined."""
+    output.touch()
+    given = (dict(os.environ), work, arguments, str(output))
+    process = _SERVER.Process(target=_begin, args=given, daemon=True)
     process.start()
     return process
 
@@ -38,7 +42,20 @@ def exit_code(work: Callable[..., None], *arguments: Any, within: float = 120) -
         process.close()
 
 
-def _begin(environment: Mapping[str, str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(
+    environment: Mapping[str, str], work: Callable[..., None], arguments: tuple[Any, ...], output: str | None = None
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    if output is not None:
+        _print_to(output)
     work(*arguments)
+
+
+def _print_to(path: str) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(file, number)
+    os.close(file)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)

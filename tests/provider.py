@@ -24,13 +24,13 @@ class Answer:
     """What the provider does with one request.
 
     `pieces` is the text as it is streamed. `finish_reason` None leaves it out, `usage` None too. `body` is sent in
-    place of a completion. `delay` and `piece_delay` are seconds. `hang` never answers and waits for the client to
-    leave. `drop` closes the connection: before anything is sent ("before"), by a reset ("reset"), after the headers
-    ("headers"), or in the middle of the body ("body"; of a stream, after all pieces but the last). `over_deliver`
-    ignores the request's `max_tokens`, which otherwise cuts the text, at four bytes a token. `echo_schema` answers
-    with the smallest value of the requested schema. `echo` is hostile: `{key}` in whatever is said, headers and model
-    too, becomes what it makes of the key that came with the request. `piece_size` cuts the text of a stream into
-    pieces of so many characters.
+    place of a completion. `delay` and `piece_delay` are seconds. `until` holds the answer back until it is set.
+    `hang` never answers and waits for the client to leave. `drop` closes the connection: before anything is sent
+    ("before"), by a reset ("reset"), after the headers ("headers"), or in the middle of the body ("body"; of a
+    stream, after all pieces but the last). `over_deliver` ignores the request's `max_tokens`, which otherwise cuts
+    the text, at four bytes a token. `echo_schema` answers with the smallest value of the requested schema. `echo` is
+    hostile: `{key}` in whatever is said, headers and model too, becomes what it makes of the key that came with the
+    request. `piece_size` cuts the text of a stream into pieces of so many characters.
     """
 
     text: str = "hello"
@@ -39,6 +39,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str | bytes | None = None
     delay: float = 0.0
+    until: threading.Event | None = None
     piece_delay: float = 0.0
     finish_reason: str | None = "stop"
     usage: Mapping[str, Any] | None = field(default_factory=lambda: {"prompt_tokens": 7, "completion_tokens": 3})
@@ -69,6 +70,8 @@ class Seen:
     body: dict[str, Any]
 
 
+_LOOK = 0.01
+"""Seconds between two looks for an event."""
 _SAID = ("text", "pieces", "headers", "body", "finish_reason", "usage", "model")
 
 
@@ -86,7 +89,10 @@ Script = Answer | Sequence[Answer] | Callable[[Seen], Answer]
 
 
 class Provider:
-    """Serves from a thread of its own while it is entered. A list is answered in order, its last answer for good."""
+    """Serves from a thread of its own while it is entered. A list is answered in order, its last answer for good.
+
+    A script that waits holds up all requests, and those that follow are not even seen: see `Answer.until`.
+    """
 
     def __init__(self, script: Script = Answer(), *, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
@@ -198,6 +204,8 @@ class _Connection:
             return False
         if answer.delay and not await self._wait_for_leaving(answer.delay):
             return False
+        if answer.until is not None and not await self._wait_for(answer.until):
+            return False
         if answer.drop in ("before", "reset"):
             self._hang_up(reset=answer.drop == "reset")
             return False
@@ -240,6 +248,13 @@ class _Connection:
     def _head(self, answer: Answer, more: str) -> None:
         lines = [f"HTTP/1.1 {answer.status} Status", *(f"{name}: {value}" for name, value in answer.headers.items())]
         self._writer.write(("\r\n".join(lines) + f"\r\n{more}\r\n\r\n").encode("latin-1"))
+
+    async def _wait_for(self, event: threading.Event) -> bool:
+        """Wait for an event; False where the client left meanwhile."""
+        while not event.is_set():
+            if not await self._wait_for_leaving(_LOOK):
+                return False
+        return True
 
     async def _wait_for_leaving(self, seconds: float | None) -> bool:
         """Wait; False where the client left meanwhile."""

@@ -38,6 +38,7 @@ class Node:
         self._store = parts.store
         self._free = asyncio.Semaphore(concurrency)
         self._workers: OrderedDict[tuple[str, int], Worker] = OrderedDict()
+        self._making = asyncio.Lock()
         self._rows: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -87,12 +88,13 @@ class Node:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _worker(self, terms: Terms) -> Worker:
-        """Return the worker of a pass, made once."""
+        """Return the worker of a pass, made once: slices of it may begin together."""
         key = terms.map_id, terms.number
-        if key not in self._workers:
-            spec = await asyncio.to_thread(recorded_spec, self._parts, terms)
-            within = await asyncio.to_thread(self._budget, terms)
-            self._workers[key] = Worker(self._parts.recorder, terms.map_id, spec, within=within)
+        async with self._making:
+            if key not in self._workers:
+                spec = await asyncio.to_thread(recorded_spec, self._parts, terms)
+                within = await asyncio.to_thread(self._budget, terms)
+                self._workers[key] = Worker(self._parts.recorder, terms.map_id, spec, within=within)
         self._workers.move_to_end(key)
         if len(self._workers) > _MAPS:
             self._workers.popitem(last=False)

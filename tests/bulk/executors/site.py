@@ -3,12 +3,13 @@
 import json
 import os
 import signal
-import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -40,19 +41,22 @@ MODEL = "openai/gpt-4o-mini"
 PATIENCE = 60.0
 
 
-class Worker:
-    """A process of `fusion worker`. Its requests carry its name as the key."""
+class Ran:
+    """A process whose output is in a file."""
 
-    def __init__(self, folder: Path, name: str, words: Iterable[str]) -> None:
+    def __init__(self, folder: Path, name: str, work: Callable[..., None], *arguments: Any) -> None:
         self.name = name
-        self._told = folder / f"{name}.jsonl"
-        self._told.touch()
-        given = ["worker", "--events", "--name", name, *words]
-        self.process = started(_serve, given, str(self._told))
+        self._output = folder / f"{name}.out"
+        self.process = started(work, *arguments, output=self._output)
 
     @property
-    def news(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._told.read_text().splitlines() if line.startswith("{")]
+    def output(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def failed(self) -> bool:
+        """True if it has ended with an error, and not by SIGKILL."""
+        return self.process.exitcode not in (None, 0, -signal.SIGKILL)
 
     def kill(self) -> None:
         self.process.kill()
@@ -67,39 +71,53 @@ class Worker:
         code: int | None = self.process.exitcode
         return code
 
-    def wait_for(self, kind: str) -> dict[str, Any]:
-        """The first news of this kind, once there is some."""
+    def __str__(self) -> str:
+        return f"{self.name} (exit code {self.process.exitcode}):\n{self.output}"
+
+
+class Worker(Ran):
+    """A process of `fusion worker`. Its requests carry its name as the key."""
+
+    def __init__(self, folder: Path, name: str, words: Iterable[str]) -> None:
+        super().__init__(folder, name, _command, ["worker", "--events", "--name", name, *words])
+
+    @property
+    def news(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
+
+    def wait_for(self, kind: str, times: int = 1) -> dict[str, Any]:
+        """The news of this kind that came so many times, once it has."""
         pause = threading.Event()
         for _ in range(int(PATIENCE / 0.02)):
             found = [one for one in self.news if one["type"] == kind]
-            if found:
-                return found[0]
+            if len(found) >= times:
+                return found[times - 1]
             pause.wait(0.02)
-        raise AssertionError(f"{self.name} tells no {kind!r}: {self._told.read_text()}")
+        raise AssertionError(f"no {kind!r} from {self}")
 
 
-def _serve(words: list[str], told: str) -> None:
+def _command(words: list[str]) -> None:
     hasten()
-    out = os.open(told, os.O_WRONLY | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
     from fusion.cli.app import run_command
 
-    sys.stdout = os.fdopen(1, "w", closefd=False)
-    sys.stderr = os.fdopen(2, "w", closefd=False)
     os._exit(run_command(words))
 
 
 def hasten() -> None:
-    """Let workers beat ten times as often in this process, so that their deaths are seen soon."""
-    from fusion.bulk.executors import service, workers
-    from fusion.store import slices
-    from fusion.store.postgres import slices as queue
+    """Let workers beat ten times as often in this process, so that their deaths are seen soon.
 
-    for module in (service, workers, slices):
-        module.BEAT = 0.2  # type: ignore[attr-defined]
-    for module in (slices, queue):
-        module.LATE = 0.6  # type: ignore[attr-defined]
+    They count as alive as long as ever: those of a busy machine are late by more than that.
+    """
+    for module, name, seconds in hastened():
+        setattr(module, name, seconds)
+
+
+def hastened() -> list[tuple[ModuleType, str, float]]:
+    """Return what `hasten` sets, by module and name."""
+    from fusion.bulk.executors import service, workers
+    from fusion.store.postgres import slices
+
+    return [(service, "BEAT", 0.2), (workers, "BEAT", 0.2), (slices, "LATE", 0.6)]
 
 
 class Site:
@@ -111,6 +129,7 @@ class Site:
         self.database = database
         self.notes: list[str] = []
         self.workers: list[Worker] = []
+        self._others: list[Ran] = []
         self.on_call: Callable[[str, str], Answer] = lambda text, key: Answer(text.lower())
         provider.script = self._answer
         self._patch = patch
@@ -139,9 +158,22 @@ class Site:
         """The keys of all requests."""
         return {key_of(seen) for seen in self.provider.requests}
 
-    def was_asked(self, text: str, times: int = 1) -> bool:
-        """Wait until the provider was asked this so often; return False if it is not in time."""
-        return self.provider.wait_until(lambda _: self.asked[text] >= times, seconds=PATIENCE)
+    def wait_for_call(self, text: str, times: int = 1) -> None:
+        """Wait until the provider was asked this so often."""
+        self.wait_until(lambda: self.asked[text] >= times, f"{times} × {text!r}")
+
+    def wait_until(self, true: Callable[[], bool], what: str) -> None:
+        """Wait until something has happened. Raises AssertionError if it is not in time, or if a process fails."""
+        end = time.monotonic() + PATIENCE
+        while not self.provider.wait_until(lambda _: true(), seconds=0.1):
+            processes: list[Ran] = [*self.workers, *self._others]
+            if time.monotonic() > end or any(one.failed for one in processes):
+                story = "\n".join([f"asked: {dict(self.asked)}", *map(str, processes)])
+                raise AssertionError(f"no {what}\n{story}")
+
+    def wait_for_queue(self, fusion: Fusion, rows: int, map_id: str = "m") -> None:
+        """Wait until so many rows of a map wait or run."""
+        self.wait_until(lambda: len(fusion.store.slices.under_way(map_id)) == rows, f"{rows} rows in the queue")
 
     # Workers and maps.
 
@@ -151,6 +183,12 @@ class Site:
         made = Worker(self.folder, name, ["--store", self.database, *words])
         self.set_key("sk-driver")
         self.workers.append(made)
+        return made
+
+    def run(self, name: str, work: Callable[..., None], *arguments: Any) -> Ran:
+        """Start a process with this work, which `close` ends."""
+        made = Ran(self.folder, name, work, *arguments)
+        self._others.append(made)
         return made
 
     def rows(self, *texts: str) -> str:
@@ -192,8 +230,8 @@ class Site:
         return {line["key"]: line["answer"] for line in lines}
 
     def close(self) -> None:
-        for worker in self.workers:
-            worker.kill()
+        for one in (*self.workers, *self._others):
+            one.kill()
 
 
 def key_of(seen: Seen) -> str:

@@ -68,6 +68,7 @@ class Ground:
             fusion.map(self.folder / "rows.jsonl", **options) as found,
         ):
             next(found)
+            assert self.was_asked("READ row 2")  # or its request may come after the others are cleared
         self.on_call = lambda text: Answer(text.lower())
         self.provider.requests.clear()
         with self.fusion() as fusion:
@@ -112,7 +113,7 @@ def test_rows_run_from_the_store_alone(ground: Ground) -> None:
         kept = fusion.store.result("m-3")
     assert kept is not None
     assert kept["text"] == "answer read row 3"
-    assert max(ground.asked.values()) == 1
+    assert set(ground.asked.values()) == {1}, ground.asked
 
 
 def test_a_slice_of_a_killed_process_goes_on_without_a_repeated_call(ground: Ground) -> None:

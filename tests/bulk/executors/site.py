@@ -79,7 +79,7 @@ class Worker(Ran):
     """A process of `fusion worker`. Its requests carry its name as the key."""
 
     def __init__(self, folder: Path, name: str, words: Iterable[str]) -> None:
-        super().__init__(folder, name, _command, ["worker", "--events", "--name", name, *words])
+        super().__init__(folder, name, command, ["worker", "--events", "--name", name, *words])
 
     @property
     def news(self) -> list[dict[str, Any]]:
@@ -87,16 +87,19 @@ class Worker(Ran):
 
     def wait_for(self, kind: str, times: int = 1) -> dict[str, Any]:
         """The news of this kind that came so many times, once it has."""
-        pause = threading.Event()
-        for _ in range(int(PATIENCE / 0.02)):
+        pause, end = threading.Event(), time.monotonic() + PATIENCE
+        while True:
+            over = self.process.exitcode is not None or time.monotonic() > end
             found = [one for one in self.news if one["type"] == kind]
             if len(found) >= times:
                 return found[times - 1]
+            if over:
+                raise AssertionError(f"no {kind!r} from {self}")
             pause.wait(0.02)
-        raise AssertionError(f"no {kind!r} from {self}")
 
 
-def _command(words: list[str]) -> None:
+def command(words: list[str]) -> None:
+    """Run a command of `fusion`, as the work of a process."""
     hasten()
     from fusion.cli.app import run_command
 

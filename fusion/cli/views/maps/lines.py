@@ -43,7 +43,7 @@ def progress_line(progress: MapProgress, cap: Decimal | None) -> str:
     parts = [
         done_words(progress),
         *([f"{progress.failed:,} failed"] if progress.failed else []),
-        f"{progress.in_flight:,} in flight",
+        *in_flight_words(progress),
         f"{progress.rate:.1f} rows/s",
         spent_words(progress, cap),
         *([] if progress.seconds_left is None else [f"about {seconds(progress.seconds_left)} left"]),
@@ -66,6 +66,11 @@ def spent_words(progress: MapProgress, cap: Decimal | None) -> str:
     """Describe the spending, and the cap if there is one."""
     spent = cost_words(progress.usd, progress.unknown)
     return spent if cap is None else f"{spent} of {dollars(cap)}"
+
+
+def in_flight_words(progress: MapProgress) -> list[str]:
+    """Describe the rows that run here, if any: those of a map on workers run elsewhere."""
+    return [f"{progress.in_flight:,} in flight"] if progress.in_flight else []
 
 
 def batch_words(progress: MapProgress) -> list[str]:

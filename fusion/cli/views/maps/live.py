@@ -13,6 +13,7 @@ from fusion.cli.views.maps.lines import (
     batch_words,
     done_words,
     first_line,
+    in_flight_words,
     slow_words,
     spent_words,
 )
@@ -90,7 +91,7 @@ class LiveMap(Viewer):
         yield self._line(f"  {name}{done_words(progress)}  ", self._bar(len(name) + len(done_words(progress)) + 6))
         parts = [
             *([f"{progress.failed:,} failed"] if progress.failed else []),
-            f"{progress.in_flight:,} in flight",
+            *in_flight_words(progress),
             f"{progress.rate:.1f} rows/s",
             spent_words(progress, self._cap),
             *([] if progress.seconds_left is None else [f"{seconds(progress.seconds_left)} left"]),

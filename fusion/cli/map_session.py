@@ -17,6 +17,7 @@ from fusion.cli.options.maps import MapOptions
 from fusion.cli.options.runs import PipelineOptions, QuoteOptions
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, printable, width_of, wrapped, write
+from fusion.cli.views.budgets import spent_lines
 from fusion.cli.views.lines import reason
 from fusion.cli.views.live.follow import Follower, Viewer
 from fusion.cli.views.live.ndjson import RecordFile, Records
@@ -271,6 +272,9 @@ class _Session:
         if report.held:
             complain(f"to see them: fusion runs list --map {report.map_id} --status waiting{self._places}")
             complain(f"to answer them: fusion approve {report.map_id}{self._places}")
+        failures = [] if report.failure is None else [report.failure.message]
+        for line in spent_lines(self._fusion.settings, failures, self._places):
+            complain(line)
         way_on = self._way_on(report)
         if way_on is not None:
             complain(way_on)
@@ -299,10 +303,10 @@ class _Session:
 
     def _raised(self, report: MapReport) -> str:
         """Return the option of a higher budget, if the one of the command stopped the map."""
-        limits, within = limits_of(self._options.budget), self._options.within
-        if report.exit_code != BUDGET or not limits or report.failure is None:
+        limits, failure = limits_of(self._options.budget), report.failure
+        if report.exit_code != BUDGET or not limits or failure is None:
             return ""
-        by_other = within is not None and repr(f"budgets.{within}") in report.failure.message
+        by_other = any(repr(f"budgets.{name}") in failure.message for name in self._fusion.settings.budgets)
         return "" if by_other else f" --budget {','.join(f'{name}=…' for name in limits)}"
 
     @property

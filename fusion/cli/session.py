@@ -26,6 +26,7 @@ from fusion.cli.run_session.outcome import Outcome
 from fusion.cli.settings import read_settings
 from fusion.cli.terminal import complain, is_live, is_terminal, write
 from fusion.cli.views.answer import AnswerFile, StreamedAnswer
+from fusion.cli.views.budgets import spent_lines
 from fusion.cli.views.history.gates import waiting_lines
 from fusion.cli.views.lines import ended_words, way_on
 from fusion.cli.views.live.follow import Follower, Viewer
@@ -347,14 +348,19 @@ class _Session:
             return self._after_answer(result, content, store)
         if content != "full":
             return f"it cannot be resumed: its prompts are not kept (`content` in [store] is {content!r})"
-        stops = handle.budget_stops if handle.exit_code == BUDGET else ()
+        return "\n".join([*self._malformed(result, store), *self._way_on(result, handle, store)])
+
+    def _way_on(self, result: Result, handle: RunHandle, store: str) -> list[str]:
+        """Return the command that goes on with a failed run, behind what its budgets need first."""
+        stops, within = handle.budget_stops if handle.exit_code == BUDGET else (), self._options.within
+        spent = list(spent_lines(self._fusion.settings, map(str, stops), store))
         limits = dict.fromkeys(stop.limit for stop in stops if stop.level == _RUN)
         budget = f" --budget {','.join(f'{limit}=…' for limit in limits)}" if limits else ""
-        shared = {stop.level for stop in stops} == {f"budgets.{self._options.within}"}
-        budget += f" --within {shlex.quote(self._options.within)}" if shared and self._options.within else ""
+        shared = {stop.level for stop in stops} == {f"budgets.{within}"}
+        budget += f" --within {shlex.quote(within)}" if within and (shared or spent) else ""
         why = "" if result.error is None else result.error.reason
-        hint = way_on(handle.run_id, why, f"{budget}{store}", whole=bool(limits) or shared or not stops)
-        return "\n".join([*self._malformed(result, store), hint])
+        whole = bool(limits or shared or spent or not stops)
+        return [*spent, way_on(handle.run_id, why, f"{budget}{store}", whole=whole)]
 
     def _after_answer(self, result: Result, content: Content, store: str) -> str | None:
         """Return the command that shows a run with an answer, or asks again for what it lost."""

@@ -24,17 +24,18 @@ def balances(store: Store, settings: Settings) -> list[Balance]:
     """Return the budgets of the settings that the store keeps, after those of dead processes are settled."""
     kept = {name: table for name, table in settings.budgets.items() if table.per is not None}
     for name, table in kept.items():
-        settle_dead(store, name, _account(name, table).period)
+        settle_dead(store, name, account_of(name, table).period)
     return [_balance(store, name, table) for name, table in sorted(kept.items())]
 
 
-def _account(name: str, table: NamedBudget) -> Account:
+def account_of(name: str, table: NamedBudget) -> Account:
+    """Return the account of a kept budget in its present period."""
     assert table.per is not None
     return account_at(name, Caps.of(table.limits), table.per, time.time())
 
 
 def _balance(store: Store, name: str, table: NamedBudget) -> Balance:
-    account = _account(name, table)
+    account = account_of(name, table)
     row = next((row for row in store.accounts.rows(name) if row.account.period == account.period), None)
     spent, leased = (NO_AMOUNT, NO_AMOUNT) if row is None else (row.spent, row.leased)
     limits: dict[str, Share] = {}

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -238,6 +240,27 @@ def test_a_budget_stop_is_exit_4_and_names_the_way_on(
     assert way.startswith("to go on: fusion map tickets.yaml in.jsonl --key id -m scripted/echo -o out.jsonl")
     again = fusion(*MAP, "-o", "out.jsonl")
     assert (again.code, written((tmp_path / "out.jsonl").read_text())) == (0, ANSWERS)
+
+
+@pytest.mark.parametrize(("given", "within"), [("", ["--within", "nightly"]), ("tags = {}\n", [])])
+@pytest.mark.parametrize("per", ["day", "store"])
+def test_a_map_that_a_kept_budget_ended_says_how_the_budget_has_room_again(
+    fusion: Fusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per: str, given: str, within: list[str]
+) -> None:
+    table = f"[budgets.nightly]\ncalls = 2\nper = '{per}'\n{given}"
+    file = own_settings(tmp_path, monkeypatch)(table)
+    words = [*MAP, "-o", "out.jsonl", "--budget", "usd=5", *within, "--concurrency", "1"]
+    done = fusion(*words)
+    assert done.code == 4
+    lines = done.err.splitlines()
+    (told,) = (line for line in lines if line.startswith("the budget 'nightly' has no room left: "))
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d 00:00 UTC")
+    wait = f"wait until {tomorrow}" if per == "day" else "begin it anew: fusion budgets --clear nightly"
+    assert told.endswith(f": raise `budgets.nightly.calls` in {file}, or {wait}")
+    assert lines[lines.index(told) + 1] == f"to go on: {shlex.join(['fusion', *words])}"
+    own_settings(tmp_path, monkeypatch)(table.replace("2", "3"))
+    assert fusion(*words).code == 0
+    assert written((tmp_path / "out.jsonl").read_text()) == ANSWERS
 
 
 # Outputs for programs.

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,27 @@ def test_a_run_that_a_shared_budget_ended_says_how_to_go_on_within_it(
     assert f"the calls limit of 'budgets.nightly' of {file}: limit 2, spent 2" in done.err
     words = done.err.splitlines()[-1].removeprefix("to go on: ").split()
     assert (words[:2], words[3:]) == (["fusion", "resume"], ["--within", "nightly"])
+    done = fusion(*words[1:])
+    assert (done.code, done.out) == (0, "do a\n\ndo b\n\ndo c\n")
+
+
+@pytest.mark.parametrize(("given", "within"), [("", ["--within", "nightly"]), ("tags = {}\n", [])])
+@pytest.mark.parametrize("per", ["month", "store"])
+def test_a_run_that_a_kept_budget_ended_says_how_the_budget_has_room_again(
+    fusion: Fusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per: str, given: str, within: list[str]
+) -> None:
+    table = f"[budgets.nightly]\ncalls = 2\nper = '{per}'\n{given}"
+    file = own_settings(tmp_path, monkeypatch)(table)
+    done = fusion("run", "test.yaml", "a,b,c", "-m", "scripted/echo", *within, "-q", text=FLAT)
+    assert (done.code, done.out) == (4, "")
+    first, second = done.err.splitlines()[-2:]
+    next_month = (datetime.now(UTC).replace(day=1) + timedelta(days=32)).strftime("%Y-%m-01 00:00 UTC")
+    wait = f"wait until {next_month}" if per == "month" else "begin it anew: fusion budgets --clear nightly"
+    assert first == f"the budget 'nightly' has no room left: raise `budgets.nightly.calls` in {file}, or {wait}"
+    words = second.removeprefix("to go on: ").split()
+    assert (words[:2], words[3:]) == (["fusion", "resume"], within)
+    assert fusion(*words[1:]).code == 4
+    own_settings(tmp_path, monkeypatch)(table.replace("2", "3"))
     done = fusion(*words[1:])
     assert (done.code, done.out) == (0, "do a\n\ndo b\n\ndo c\n")
 

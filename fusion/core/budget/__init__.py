@@ -30,6 +30,7 @@ from fusion.core.budget.given import limits_of as limits_of
 from fusion.core.budget.given import over as over
 from fusion.core.budget.hold import Hold as Hold
 from fusion.core.budget.leased import Leased as Leased
+from fusion.core.budget.messages import passed as passed
 from fusion.core.budget.reservation import Closed as Closed
 from fusion.core.budget.reservation import Ledger as Ledger
 from fusion.core.budget.reservation import Reservation as Reservation

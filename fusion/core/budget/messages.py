@@ -1,5 +1,6 @@
 """Messages of the errors of budgets."""
 
+import re
 from typing import TYPE_CHECKING, Final, Literal
 
 from fusion.core.budget.accounts import NO_AMOUNT
@@ -17,6 +18,7 @@ _ADVICE: Final = {
     "seconds": "or use a faster model",
 }
 """Other ways than to raise a limit."""
+_PASSED: Final = re.compile(r"would pass the (\w+) limit of '([^']+)'")
 
 
 def overdue(level: "Budget", what: str) -> BudgetError:
@@ -70,6 +72,16 @@ def exhausted(level: "Leased", limit: LimitName, need: Tally, what: str, reserve
         limit=limit,
         level=level.name,
     )
+
+
+def passed(message: str) -> tuple[str, str] | None:
+    """Return the limit and the name of the level that the message of an error names, if it tells of a spent one.
+
+    >>> passed("a call to 'm' would pass the calls limit of 'budgets.day' of fusion.toml: limit 2, spent 2")
+    ('calls', 'budgets.day')
+    """
+    found = _PASSED.search(message)
+    return None if found is None else (found[1], found[2])
 
 
 def advice(level: "Budget", limit: LimitName | Literal["seconds"]) -> str:

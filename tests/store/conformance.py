@@ -403,6 +403,33 @@ class StoreConformance:
         assert list(store.calls("r1", texts=True)) == [first]
         assert store.call("r1", 2) is None
 
+    @pytest.mark.parametrize("many", [7, 8, 9, 31, 32, 33, 75, 200])
+    def test_any_number_of_rows_at_once_means_the_same(self, store: Store, many: int) -> None:
+        """Rows with and without each value, two of each key, and some of a run that is not there."""
+        rows: list[Row] = [started(), session()]
+        for number in range(1, many + 1):
+            first = number if number % 2 else None
+            text = reply(f"answer {number} ".ljust(number % 3 * 500, "x"), served="one" if number % 3 else "two")
+            made = call(
+                number,
+                key=key(number, item=first),
+                request=request(f"Do {number}. " * (number % 4 * 60 + 1)) if number % 5 else None,
+                reply=text,
+                reused=None if number % 7 else "r0",
+            )
+            again = replace(made, number=number + 1000, reply=reply("too late"))
+            rows += [attempt(number, item=first), made, again, attempt(number, "r9"), call(number, "r9"), end(number)]
+            rows += [Decision("r1", "work", number % 3, "said", number), Noticed("r1", number, f'{{"n":{number}}}')]
+        kept(store, *rows)
+        expected = [row for row in rows if isinstance(row, Call) and row.run_id == "r1" and row.number < 1000]
+        assert list(store.calls("r1", texts=True)) == expected
+        said = [row for row in rows if isinstance(row, Decision)]
+        assert store.decisions("r1") == said[:3]
+        tried = [row for row in rows if isinstance(row, Attempt) and row.run_id == "r1"]
+        assert list(store.attempts("r1")) == [(row, end(row.number)) for row in tried]
+        assert store.events("r1") == [{"n": number} for number in range(1, many + 1)]
+        assert list(store.calls("r9")) == []
+
     def test_failed_calls_of_one_key_are_all_kept(self, store: Store) -> None:
         failed = [call(n, key=key(1), state="failed", reply=None, failure=BOOM) for n in (1, 2)]
         kept(store, started(), *failed, call(3, key=key(1)))

@@ -9,8 +9,9 @@ from psycopg import Connection, RawCursor, errors
 
 from fusion.core.errors import StoreError
 from fusion.store.postgres.address import Address
+from fusion.store.postgres.bundles import Bundles
 from fusion.store.postgres.connections import connect, explained, is_cut
-from fusion.store.postgres.dialect import cursor_of, in_postgres
+from fusion.store.postgres.dialect import cursor_of
 from fusion.store.postgres.news import NOTIFY, payloads
 from fusion.store.rows import Row
 from fusion.store.sql import statements
@@ -38,6 +39,7 @@ class PostgresWriter:
         self._added = cache_bytes
         self._rows = RowWriter(address.where)
         self._connection: Connection[Any] | None = None
+        self._bundles: Bundles | None = None
 
     def write(self, rows: Sequence[Row | CacheHit]) -> StoreError | None:
         """Write rows in order. Raises StoreError if none can be written; returns that of a single row."""
@@ -59,11 +61,12 @@ class PostgresWriter:
 
     def _write(self, parts: Iterable[tuple[str, list[Values]]], news: Sequence[Values]) -> None:
         cursor = self._cursor()
+        bundles = self._bundles = self._bundles or Bundles(cursor.connection)
         with cursor.connection.pipeline():
             cursor.execute("BEGIN")
             self._fence(cursor)
             for sql, values in parts:
-                cursor.executemany(in_postgres(sql), values)
+                bundles.execute(sql, values)
             cursor.execute("COMMIT")
             if news:  # behind the rows: the server makes transactions that notify one after another
                 cursor.execute("BEGIN")
@@ -91,7 +94,7 @@ class PostgresWriter:
 
     def _drop(self) -> None:
         """Close the connection: its transaction is rolled back."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._bundles = self._connection, None, None
         if connection is not None:
             connection.close()
 

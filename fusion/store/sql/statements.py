@@ -13,12 +13,19 @@ OF_RUN: Final = "(SELECT run FROM runs WHERE run_id = ?)"
 SAME_KEY: Final = "stage = ? AND ifnull(item, -1) = ifnull(?, -1) AND step = ? AND digest = ?"
 
 
+INSERTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {}
+"""The table and the columns of the statements that insert a row of a run; the run id is the last value of each."""
+
+
 def _insert(table: str, columns: str) -> str:
     """Return the SQL that inserts a row of a run; its last value is the run id. Unknown runs insert nothing."""
-    marks = ", ".join("?" for _ in columns.split(", "))
-    return (
+    names = tuple(columns.split(", "))
+    marks = ", ".join("?" for _ in names)
+    sql = (
         f"INSERT INTO {table} (run, {columns}) SELECT run, {marks} FROM runs WHERE run_id = ? ON CONFLICT DO NOTHING"
     )
+    INSERTS[sql] = table, names
+    return sql
 
 
 CALL: Final = _insert(

@@ -123,7 +123,8 @@ class Member:
             raise LostError
         call = asyncio.ensure_future(_awaited(method.remote(*arguments)))
         call.add_done_callback(_noticed)
-        await asyncio.wait([call, self._left], return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [call, self._left]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not call.done():
             raise LostError
         try:

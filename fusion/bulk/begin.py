@@ -24,7 +24,6 @@ from fusion.bulk.planner import Pass
 from fusion.bulk.sources import RowsGiven, RowSource
 from fusion.bulk.sources.columns import Columns
 from fusion.bulk.sources.keys import map_id_of
-from fusion.client.budgets import map_account
 from fusion.client.options import tags_of
 from fusion.client.retention import Sweep
 from fusion.core.budget import Amount, Bid, Budget, Caps, account_at, limits_of
@@ -34,7 +33,7 @@ from fusion.core.types import Limits
 from fusion.engine.durable import Recorder
 from fusion.engine.manifest import Record
 from fusion.engine.run_spec import RunSpec
-from fusion.store.accounts import settle_dead
+from fusion.store.accounts import map_account, settle_dead
 from fusion.store.base import RunLock, Store
 from fusion.store.rows import MapPass, MapRow
 from fusion.store.rows import MapStarted as MapBegun

@@ -12,7 +12,7 @@ from fusion.core.config import Settings
 from fusion.core.config.tables import NamedBudget
 from fusion.core.errors import UsageError, close_names
 from fusion.core.types import Balance, Limits, Per, Share
-from fusion.store.accounts import Accounts, StoreLender, settle_dead
+from fusion.store.accounts import Accounts, StoreLender, map_account, settle_dead
 from fusion.store.base import Store
 
 _EXAMPLE: Final = "`[budgets.nightly]` and `usd = 5`"
@@ -195,8 +195,3 @@ def shared_rates(settings: Settings, store: Store | None) -> Accounts | None:
             raise UsageError("`shared` in [limits] holds rates for all processes of a store: give one")
         return store.accounts
     return store.accounts if store is not None and store.spans_machines and not said else None
-
-
-def map_account(map_id: str) -> str:
-    """Return the name of the account of a map whose rows run in several processes."""
-    return f"map {map_id}"

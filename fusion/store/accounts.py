@@ -142,9 +142,21 @@ def settle_dead(store: "Store", name: str, period: str = "") -> int:
     return settled
 
 
+def settle_all(store: "Store") -> None:
+    """Settle the leases of all holders that have died, while the runs that tell their spending are there."""
+    for row in store.accounts.rows():
+        if any(row.leased):
+            settle_dead(store, row.account.name, row.account.period)
+
+
 def settled(lease: LeaseRow, known: Amount | None) -> Amount:
     """Return what a holder that died has spent, by its attempts; None where they are not all known.
 
     What it reported is the least.
     """
     return lease.spent.plus(lease.open) if known is None else lease.spent.at_least(known)
+
+
+def map_account(map_id: str) -> str:
+    """Return the name of the account of a map whose rows run in several processes."""
+    return f"map {map_id}"

@@ -309,7 +309,10 @@ class Store(ABC):
 
     @abstractmethod
     def remove_map(self, map_id: str) -> bool:
-        """Delete a map with all its rows and their runs; return False if there is no such map."""
+        """Delete a map with all its rows, their runs and its account; return False if there is no such map.
+
+        Budgets that its rows drew on beside keep what was spent.
+        """
 
     # The cache.
 
@@ -332,7 +335,7 @@ class Store(ABC):
 
     @abstractmethod
     def remove(self, run_ids: Iterable[str]) -> int:
-        """Delete runs with all their rows and free the disk space; return the number deleted."""
+        """Delete runs with all their rows, in one transaction, and free the disk space; return the number deleted."""
 
     @abstractmethod
     def sizes(self) -> Mapping[str, int]:

@@ -1,22 +1,27 @@
 """Look runs up: open the store, resolve an id prefix, tell live runs from dead ones, remove old ones."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from fusion.core.config import Settings
 from fusion.core.errors import RunBusyError, UsageError
 from fusion.core.events import Event, event_adapter
+from fusion.store.accounts import settle_all
 from fusion.store.base import Store
-from fusion.store.rows import MapRow, RunFilter, RunRow, RunState
+from fusion.store.rows import MapRow, RunFilter, RunRow, RunState, RunStatus
 
 LATEST: Final = "latest"
 """Alias for the id of the run started last."""
 ALL: Final = RunFilter()
 _LOCK_SECONDS: Final = 30.0
 """Seconds to wait for another process that is starting a run."""
+BLOCK: Final = 100
+"""Runs that are removed at once. PostgreSQL has room for some thousand locks, of all processes together."""
+_RUNNING: Final[tuple[RunStatus, ...]] = ("running",)
+Kept = RunRow | MapRow
 StoreGiven = Store | Path | str | bool | None
 
 
@@ -98,6 +103,26 @@ def kept_events(store: Store, run_id: str, *, after: int = 0) -> Iterator[Event]
         yield adapter.validate_python({"run_id": run_id, **body})
 
 
+def id_of(row: Kept) -> str:
+    """Return the id of a run or a map."""
+    return row.map_id if isinstance(row, MapRow) else row.run_id
+
+
+def row_lock(map_id: str, number: int) -> str:
+    """Return the name of the lock of a row of a map, which a process holds that runs it for a driver elsewhere."""
+    return f"{map_id}/{number}"
+
+
+def rows_run(store: Store, map_id: str) -> bool:
+    """Return True while rows of a map run that its driver, which may be gone, has sent elsewhere."""
+    if not store.spans_machines:
+        return False
+    if store.slices.under_way(map_id) and any(one.alive for one in store.slices.workers()):
+        return True
+    runs = store.map_runs(map_id, statuses=_RUNNING)
+    return any(store.is_locked(row_lock(map_id, run.row)) for _, run in runs if run.row is not None)
+
+
 def lock_of(row: RunRow) -> str:
     """Return the name of the lock of a run: its own id, or that of the map whose row it is."""
     return row.map or row.run_id
@@ -135,19 +160,53 @@ def exclusive(store: Store, name: str) -> Iterator[None]:
         lock.release()
 
 
+def removing(store: Store, rows: Iterable[Kept], *, dry_run: bool = False) -> Iterator[Kept]:
+    """Remove the runs and maps that no process runs, and yield each before it is gone.
+
+    They go in blocks: one is locked, removed as a whole, and released before the next. With `dry_run` nothing goes.
+    """
+    if not dry_run:
+        settle_all(store)
+    for block in _blocks(rows):
+        with ExitStack() as locks:
+            free = [one for one in block if locks.enter_context(_free(store, one))]
+            yield from free
+            if not dry_run:
+                _remove(store, free)
+
+
+def _blocks(rows: Iterable[Kept]) -> Iterator[list[Kept]]:
+    """Yield some runs at a time; a map is a block by itself."""
+    block: list[Kept] = []
+    for one in rows:
+        if isinstance(one, MapRow):
+            yield [one]
+            continue
+        block.append(one)
+        if len(block) == BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+@contextmanager
+def _free(store: Store, row: Kept) -> Iterator[bool]:
+    """Hold the lock of a run or map if no process runs it; yield False for another one."""
+    with try_lock(store, id_of(row)) as is_free:
+        yield is_free and not (isinstance(row, MapRow) and rows_run(store, row.map_id))
+
+
+def _remove(store: Store, rows: Sequence[Kept]) -> None:
+    for one in rows:
+        if isinstance(one, MapRow):
+            store.remove_map(one.map_id)
+    if runs := [one.run_id for one in rows if isinstance(one, RunRow)]:
+        store.remove(runs)
+
+
 def remove_expired(store: Store, *, days: float) -> int:
     """Remove unlocked runs and maps started more than so many days ago, but waiting ones; return their number."""
-    removed = 0
-    for row in store.runs(RunFilter(started_before=time.time() - days * 86400)):
-        if row.status == "waiting":
-            continue
-        with try_lock(store, row.run_id) as is_free:
-            if is_free:
-                removed += store.remove([row.run_id])
-    for one in store.maps(RunFilter(started_before=time.time() - days * 86400)):
-        if one.status == "waiting":
-            continue
-        with try_lock(store, one.map_id) as is_free:
-            if is_free:
-                removed += store.remove_map(one.map_id)
-    return removed
+    old = RunFilter(started_before=time.time() - days * 86400)
+    rows: list[Kept] = [*store.runs(old), *store.maps(old)]
+    return sum(1 for _ in removing(store, (one for one in rows if one.status != "waiting")))

@@ -6,6 +6,9 @@ from typing import Any, cast
 
 import pytest
 
+from fusion.core.budget import Account, Amount, Bid, Caps
+from fusion.core.budget.accounts import NO_AMOUNT
+from fusion.store.accounts import Drawing, map_account
 from fusion.store.base import Store
 from fusion.store.encoding import as_json
 from fusion.store.rows import (
@@ -234,6 +237,19 @@ class MapConformance:
     def test_ids_of_rows_are_no_ids_of_runs(self, store: Store) -> None:
         mapped(store)
         assert store.run_ids("m") == []
+
+    def test_a_map_is_removed_with_its_account_alone(self, store: Store) -> None:
+        mapped(store, "m")
+        cap, cent = Caps(usd=Decimal(1)), Amount(Decimal("0.01"), 5, 1)
+        accounts = [Account(name, cap) for name in (map_account("m"), map_account("n"), "team")]
+        for account in accounts:
+            store.accounts.exchange(account, "h", Bid(cent, least=cent, most=cent, first=True))
+            store.put(Drawing(account.name, "h", "m-1", 1))
+        assert store.remove_map("m")
+        assert [(row.account.name, row.spent) for row in store.accounts.rows()] == [("map n", cent), ("team", cent)]
+        assert [len(store.accounts.leases(account.name)) for account in accounts] == [0, 1, 1]
+        first = store.accounts.exchange(accounts[0], "h", Bid(first=True))
+        assert (first.spent, first.leased) == (NO_AMOUNT, NO_AMOUNT)
 
     def test_a_map_is_removed_with_its_rows(self, store: Store) -> None:
         mapped(store, "m")

@@ -13,6 +13,7 @@ from fusion.core.budget import Budget
 from fusion.core.errors import StoreError, UnfitError, UsageError, WorkerLostError, first_error
 from fusion.core.types import Limits
 from fusion.store.base import RunLock
+from fusion.store.lookup import row_lock
 from fusion.store.rows import RunRow
 
 GRACE: Final = 30.0
@@ -131,7 +132,7 @@ class Node:
 
         try:
             if part is not None:
-                lock = await self._free_lock([f"{part.map_id}/{number}" for number in part.numbers])
+                lock = await self._free_lock([row_lock(part.map_id, number) for number in part.numbers])
                 lock.when_lost(lost)
             yield
         except asyncio.CancelledError:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypedDict, TypeVar, Unpack
 
@@ -27,7 +27,17 @@ from fusion.core.result import Result
 from fusion.core.types import AnsweredGate
 from fusion.store.base import Store
 from fusion.store.gates import gates_of
-from fusion.store.lookup import StoreGiven, find_map, find_run, map_state, resolve_store, run_state, try_lock
+from fusion.store.lookup import (
+    Kept,
+    StoreGiven,
+    find_map,
+    find_run,
+    id_of,
+    map_state,
+    removing,
+    resolve_store,
+    run_state,
+)
 from fusion.store.rows import MapRow, RunFilter, RunRow, RunState, RunStatus
 
 if TYPE_CHECKING:
@@ -111,22 +121,21 @@ class History:
     def remove(self, ids: Iterable[str]) -> tuple[str, ...]:
         """Remove runs with all their calls, and maps with all their rows; return their ids.
 
-        Raises RunBusyError for a running one, UsageError for an unknown one or a row of a map. Then it removes none.
+        Raises RunBusyError for a running one, UsageError for an unknown one or a row of a map. Then it removes none,
+        unless a run begins meanwhile: that one is kept.
         """
-        kinds: dict[str, bool] = {}
+        rows: dict[str, Kept] = {}
         for given in ids:
             one = find_map(self._store, given) or find_run(self._store, given)
             if isinstance(one, RunRow) and one.map is not None:
                 raise UsageError(f"run {one.run_id!r} is a row of map {one.map!r}; remove the map: it is one whole")
-            kinds[one.map_id if isinstance(one, MapRow) else one.run_id] = isinstance(one, MapRow)
-        with ExitStack() as locks:
-            for one_id, is_map in kinds.items():
-                if not locks.enter_context(try_lock(self._store, one_id)):
-                    kind = "map" if is_map else "run"
-                    raise RunBusyError(f"{kind} {one_id!r} is being run; wait for its end, or stop it first")
-            for one_id, is_map in kinds.items():
-                self._remove(one_id, is_map=is_map)
-        return tuple(kinds)
+            rows[id_of(one)] = one
+        for dry_run in (True, False):
+            gone = {id_of(one) for one in removing(self._store, rows.values(), dry_run=dry_run)}
+            if busy := [one for one_id, one in rows.items() if one_id not in gone]:
+                kind = "map" if isinstance(busy[0], MapRow) else "run"
+                raise RunBusyError(f"{kind} {id_of(busy[0])!r} is being run; wait for its end, or stop it first")
+        return tuple(rows)
 
     def prune(
         self,
@@ -146,32 +155,25 @@ class History:
         if older_than is None and keep is None and not which.get("status"):
             raise UsageError("no runs to prune: give an age (older_than), a number (keep) or a status")
         until = None if older_than is None else time.time() - older_than * _DAY
-        rows: list[tuple[RunRow | MapRow, RunState]] = [*self._runs(which), *self._maps(which)]
+        rows: list[tuple[Kept, RunState]] = [*self._runs(which), *self._maps(which)]
         rows.sort(key=lambda one: -one[0].started)
-        gone: list[RunSummary | MapSummary] = []
-        for row, status in rows[keep or 0 :]:
-            held = status == "running" or (status == "waiting" and "waiting" not in which.get("status", ()))
-            if held or not (until is None or self._is_older(row, until)):
-                continue
-            one_id = row.map_id if isinstance(row, MapRow) else row.run_id
-            with try_lock(self._store, one_id) as is_free:
-                if is_free:
-                    gone.append(
-                        map_summary(self._store, row) if isinstance(row, MapRow) else run_summary(row, status)
-                    )
-                    if not dry_run:
-                        self._remove(one_id, is_map=isinstance(row, MapRow))
-        return tuple(gone)
+        states = {id_of(row): status for row, status in rows}
+        free = removing(self._store, self._prunable(rows[keep or 0 :], until, which), dry_run=dry_run)
+        return tuple(
+            map_summary(self._store, row) if isinstance(row, MapRow) else run_summary(row, states[row.run_id])
+            for row in free
+        )
 
-    def _is_older(self, row: RunRow | MapRow, until: float) -> bool:
+    def _prunable(self, rows: Sequence[tuple[Kept, RunState]], until: float | None, which: Which) -> Iterator[Kept]:
+        """Yield those that may be removed: old enough, not running, and not waiting unless that is asked for."""
+        for row, status in rows:
+            held = status == "running" or (status == "waiting" and "waiting" not in which.get("status", ()))
+            if not held and (until is None or self._is_older(row, until)):
+                yield row
+
+    def _is_older(self, row: Kept, until: float) -> bool:
         """Return True for a run that started before `until`, or a map whose latest pass did."""
         return (row.started if isinstance(row, RunRow) else row.resumed) < until
-
-    def _remove(self, one_id: str, *, is_map: bool) -> None:
-        if is_map:
-            self._store.remove_map(one_id)
-        else:
-            self._store.remove([one_id])
 
     # One map.
 

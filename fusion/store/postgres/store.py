@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Final
 
 from psycopg import Connection
 
@@ -25,8 +25,13 @@ from fusion.store.postgres.writes import readable
 from fusion.store.rows import Call, Row
 from fusion.store.slices import Slices
 from fusion.store.sql.accounts import Executing, SqlAccounts
-from fusion.store.sql.map_reads import OF_MAP
-from fusion.store.sql.store import OF_MAPS, OF_RUNS, SqlStore
+from fusion.store.sql.store import OF_RUNS, SqlStore
+
+_RUNS: Final = 100
+"""Removed runs whose rows are deleted at once."""
+_LISTED: Final = (
+    "(SELECT CAST(value AS bigint) FROM jsonb_array_elements_text(CAST(CAST(? AS text) AS jsonb)) AS value)"
+)
 
 
 class PostgresStore(SqlStore):
@@ -150,34 +155,13 @@ class PostgresStore(SqlStore):
     async def cached(self, key: str) -> Reply | None:
         return self._used(key, await asyncio.to_thread(self._one, "SELECT reply FROM cache WHERE key = ?", key))
 
-    def remove(self, run_ids: Iterable[str]) -> int:
-        self.flush()
-        found = 0
-        for run_id in run_ids:
-            with self._reading() as connection, connection.transaction():
-                cursor = cursor_of(connection)
-                cursor.execute("INSERT INTO removed SELECT run FROM runs WHERE run_id = $1", (run_id,))
-                found += cursor.execute("DELETE FROM runs WHERE run_id = $1", (run_id,)).rowcount
-        self._clear()
-        return found
-
-    def remove_map(self, map_id: str) -> bool:
-        self.flush()
-        with self._reading() as connection, connection.transaction():
-            cursor, of_map = cursor_of(connection), in_postgres(OF_MAP)
-            cursor.execute(f"INSERT INTO removed SELECT run FROM runs WHERE map = {of_map}", (map_id,))
-            for table in OF_MAPS:
-                cursor.execute(f"DELETE FROM {table} WHERE map = {of_map}", (map_id,))
-            found = cursor.execute("DELETE FROM maps WHERE map_id = $1", (map_id,)).rowcount
-        self._clear()
-        return bool(found)
-
     def _clear(self) -> None:
         """Delete the rows of removed runs; the server's autovacuum frees their space."""
-        for (run,) in self._all("SELECT run FROM removed"):
-            for table in OF_RUNS:
-                self._change(f"DELETE FROM {table} WHERE run = ?", run)
-            self._change("DELETE FROM removed WHERE run = ?", run)
+        runs = [run for (run,) in self._all("SELECT run FROM removed")]
+        for at in range(0, len(runs), _RUNS):
+            some = as_json(runs[at : at + _RUNS])
+            for table in (*OF_RUNS, "removed"):
+                self._change(f"DELETE FROM {table} WHERE run IN {_LISTED}", some)
 
     def _bytes(self) -> int:
         tables = "SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('fusion')"

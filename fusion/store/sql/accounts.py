@@ -66,6 +66,18 @@ _UNKNOWN: Final = (
     " WHERE runs.run_id = drawings.run_id AND sessions.session = drawings.session)"
 )
 
+_FORGOTTEN: Final = (
+    "DELETE FROM leases WHERE account IN (SELECT account FROM accounts WHERE name = ?)",
+    "DELETE FROM drawings WHERE account = ?",
+    "DELETE FROM accounts WHERE name = ?",
+)
+
+
+def forget(connection: Executing, name: str) -> None:
+    """Remove an account with its leases, in the transaction of a connection."""
+    for sql in _FORGOTTEN:
+        connection.execute(sql, (name,))
+
 
 class SqlAccounts(Accounts):
     """Accounts of a store whose connections `connecting` lends, and `changing` in a transaction.
@@ -80,7 +92,7 @@ class SqlAccounts(Accounts):
         self._where = where
 
     def exchange(self, account: Account, holder: str, bid: Bid) -> Standing:
-        with self._changing(_lock_of(account.name)) as connection:
+        with self._changing(lock_of(account.name)) as connection:
             if bid.first:
                 connection.execute(_OPENED, (account.name, account.period, account.begins, account.ends))
             row = connection.execute(_ACCOUNT, (account.name, account.period)).fetchone()
@@ -122,7 +134,7 @@ class SqlAccounts(Accounts):
 
     def _settled(self, holder: str, number: int, name: str, begins: float | None, ends: float | None) -> bool:
         """Settle a lease of a dead holder; return False if it was settled meanwhile."""
-        with self._changing(_lock_of(name)) as connection:
+        with self._changing(lock_of(name)) as connection:
             lease = _lease(connection, number, holder)
             if lease is None:
                 return False
@@ -132,7 +144,7 @@ class SqlAccounts(Accounts):
             return True
 
     def clear(self, name: str) -> int:
-        with self._changing(_lock_of(name)) as connection:
+        with self._changing(lock_of(name)) as connection:
             found: int = connection.execute(
                 "UPDATE accounts SET spent_usd = '0', spent_tokens = 0, spent_calls = 0 WHERE name = ?", (name,)
             ).rowcount
@@ -153,7 +165,8 @@ class SqlAccounts(Accounts):
             return begins - now
 
 
-def _lock_of(name: str) -> str:
+def lock_of(name: str) -> str:
+    """Return the name of a transaction that changes an account."""
     return f"account {name}"
 
 

@@ -2,13 +2,17 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
 from fusion.core.errors import StoreError
 from fusion.core.types import Reply
+from fusion.store.accounts import map_account
 from fusion.store.rows import Row
+from fusion.store.sql.accounts import Executing, forget, lock_of
 from fusion.store.sql.codec import unpack_reply
+from fusion.store.sql.map_reads import OF_MAP
 from fusion.store.sql.reads import RunReader
 from fusion.store.sql.statements import OF_RUN
 from fusion.store.sql.writer import WriterThread
@@ -28,6 +32,7 @@ OF_RUNS = {
 """Tables with rows of runs, each with the columns that identify a row within its run."""
 OF_MAPS = ("map_records", "map_rows", "map_lines", "runs")
 """Tables with rows of maps."""
+_REMOVAL: Final = "removed runs"
 
 
 class SqlStore(RunReader):
@@ -38,6 +43,17 @@ class SqlStore(RunReader):
     @abstractmethod
     def _change(self, sql: str, *values: Any) -> int:
         """Execute a statement in a transaction of its own; return the number of rows that it changed."""
+
+    @abstractmethod
+    def _changing(self, name: str) -> AbstractContextManager[Executing]:
+        """Return a transaction in which no other one changes what has this name."""
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Delete the rows of removed runs, and free their space."""
+
+    def _unlock(self, names: Iterable[str]) -> None:
+        """Forget the locks of what was removed."""
 
     @abstractmethod
     def _bytes(self) -> int:
@@ -73,6 +89,30 @@ class SqlStore(RunReader):
             time.time(),
             run_id,
         )
+
+    def remove(self, run_ids: Iterable[str]) -> int:
+        self.flush()
+        names, found = list(run_ids), 0
+        with self._changing(_REMOVAL) as connection:
+            for run_id in names:
+                connection.execute("INSERT INTO removed SELECT run FROM runs WHERE run_id = ?", (run_id,))
+                found += connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,)).rowcount
+        self._unlock(names)
+        self._clear()
+        return found
+
+    def remove_map(self, map_id: str) -> bool:
+        self.flush()
+        account = map_account(map_id)
+        with self._changing(lock_of(account)) as connection:
+            connection.execute(f"INSERT INTO removed SELECT run FROM runs WHERE map = {OF_MAP}", (map_id,))
+            for table in OF_MAPS:
+                connection.execute(f"DELETE FROM {table} WHERE map = {OF_MAP}", (map_id,))
+            found = connection.execute("DELETE FROM maps WHERE map_id = ?", (map_id,)).rowcount
+            forget(connection, account)
+        self._unlock([map_id])
+        self._clear()
+        return bool(found)
 
     def sizes(self) -> Mapping[str, int]:
         counts = {name: int(self._one(f"SELECT count(*) FROM {name}")[0]) for name in ("runs", "calls", "attempts")}

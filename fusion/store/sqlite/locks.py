@@ -63,12 +63,9 @@ class FileLocks:
         return False
 
     def forget(self, run_id: str) -> None:
-        """Remove the lock file that a killed process has left behind."""
-        if self._path(run_id).exists():
-            try:
-                self.lock(run_id).release()
-            except RunBusyError:
-                return
+        """Remove the lock file that a killed process has left behind; a holder removes its own."""
+        if self._path(run_id).exists() and (lock := self.claim(run_id)) is not None:
+            lock.release()
 
     def _path(self, run_id: str) -> Path:
         plain = _PLAIN.fullmatch(run_id)

@@ -13,8 +13,7 @@ from fusion.store.accounts import Accounts
 from fusion.store.base import CACHE_BYTES, RunLock, Synchronous
 from fusion.store.rows import Row
 from fusion.store.sql.accounts import SqlAccounts
-from fusion.store.sql.map_reads import OF_MAP
-from fusion.store.sql.store import OF_MAPS, OF_RUNS, SqlStore
+from fusion.store.sql.store import OF_RUNS, SqlStore
 from fusion.store.sql.writer import WriterThread
 from fusion.store.sql.writes import CacheHit
 from fusion.store.sqlite.connections import Connections, explained
@@ -66,29 +65,9 @@ class SqliteStore(SqlStore):
         row = self._one("SELECT reply FROM cache WHERE key = ?", key)
         return self._used(key, row)
 
-    def remove(self, run_ids: Iterable[str]) -> int:
-        self.flush()
-        found = 0
-        for run_id in run_ids:
-            with self._reading() as connection, connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("INSERT INTO removed SELECT run FROM runs WHERE run_id = ?", (run_id,))
-                found += connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,)).rowcount
-            self._locks.forget(run_id)
-        self._clear()
-        return found
-
-    def remove_map(self, map_id: str) -> bool:
-        self.flush()
-        with self._reading() as connection, connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(f"INSERT INTO removed SELECT run FROM runs WHERE map = {OF_MAP}", (map_id,))
-            for table in OF_MAPS:
-                connection.execute(f"DELETE FROM {table} WHERE map = {OF_MAP}", (map_id,))
-            found = connection.execute("DELETE FROM maps WHERE map_id = ?", (map_id,)).rowcount
-        self._locks.forget(map_id)
-        self._clear()
-        return bool(found)
+    def _unlock(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._locks.forget(name)
 
     def _clear(self) -> None:
         """Delete the rows of removed runs and free their space, in steps short enough not to block others."""

@@ -176,16 +176,13 @@ def removing(store: Store, rows: Iterable[Kept], *, dry_run: bool = False) -> It
 
 
 def _blocks(rows: Iterable[Kept]) -> Iterator[list[Kept]]:
-    """Yield some runs at a time; a map is a block by itself."""
+    """Yield some runs at a time, in their order; a map is a block by itself."""
     block: list[Kept] = []
     for one in rows:
-        if isinstance(one, MapRow):
-            yield [one]
-            continue
-        block.append(one)
-        if len(block) == BLOCK:
+        if block and (len(block) == BLOCK or isinstance(one, MapRow) or isinstance(block[0], MapRow)):
             yield block
             block = []
+        block.append(one)
     if block:
         yield block
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from fusion import Fusion, MapReport, Pipeline, RowResult
+from fusion.bulk.executors import service
 from fusion.bulk.executors.service import Service
 from fusion.bulk.fusion import node_of
 from fusion.store.slices import WorkerRow
-from tests.bulk.executors.site import GATED, Site
+from tests.bulk.executors.site import GATED, PATIENCE, Site
 from tests.conftest import own_settings
 from tests.provider import Answer
 
@@ -176,3 +177,14 @@ def test_a_row_that_cannot_be_read_fails_alone(site: Site, mapped: Map) -> None:
 def test_the_spending_of_all_passes_is_in_the_report(site: Site, mapped: Map) -> None:
     first = mapped(*TEXTS[:2])[1].cost.usd
     assert mapped(*TEXTS[:4])[1].cost.usd == 2 * first > Decimal(0)
+
+
+def test_a_worker_is_woken_by_the_notice_of_a_map(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks into the queue by itself when it begins and when it begins to listen, and then only when told."""
+    monkeypatch.setattr(service, "_POLL", 3600.0)
+    with served(site), site.fusion() as fusion:
+        for number in range(4):
+            options = site.options(id=f"m{number}", output=None)
+            report = fusion.start_map([{"text": f"row {number}"}], **options).wait(PATIENCE)
+            assert report.status == "ok"
+    assert set(site.asked.values()) == {1}

@@ -1,22 +1,17 @@
 """A PostgreSQL server that the tests start and throw away: one a session, and a database of its own for each test.
 
-Files are not synced, but in tests of what outlives a crash. As root, the server's programs run as user `postgres`.
+Files are not synced, but in tests of what outlives a crash.
 """
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.needs import command
+from benchmarks.distributed.cluster import USER as USER
+from benchmarks.distributed.cluster import Cluster as Server
 
-USER = "fusion"
 GUARDED = "guarded"
 """A user who has to give a password."""
 PASSWORD = "s3cret word%40"
@@ -39,41 +34,17 @@ END $$
 """
 
 
-class Cluster:
-    """A server on a socket in a folder of its own, and on a port of the loopback if it `listens`."""
+class Cluster(Server):
+    """A server that runs, with a user who has to give a password."""
 
     def __init__(self, options: str = _UNSYNCED) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fusion-postgres-"))
-        self._options = f"{options} {_SMALL}"
+        super().__init__(options, _SMALL)
         self._numbers = count(1)
         self.spare: list[str] = []
-        if os.geteuid() == 0:
-            shutil.chown(self.folder, "postgres")
-        made = ("-D", self.data, "-U", USER, "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync")
-        self._do("initdb", *made)
         rules = self.data / "pg_hba.conf"
         rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
         self.start()
         self.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
-
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
-
-    def start(self) -> None:
-        options = f"-k {self.folder} -c listen_addresses='' {self._options}"
-        self._do("pg_ctl", "-w", "-D", self.data, "-l", self.folder / "log", "-o", options, "start")
-
-    def stop(self, how: str = "fast") -> None:
-        """Stop the server: `immediate` is a crash."""
-        self._do("pg_ctl", "-w", "-D", self.data, "-m", how, "stop")
-
-    def close(self) -> None:
-        self.stop("immediate")
-        shutil.rmtree(self.folder)
-
-    def url(self, database: str, user: str = USER) -> str:
-        return f"postgresql://{user}@/{database}?host={self.folder}"
 
     def database(self) -> str:
         """A new, empty database; its URL."""
@@ -84,11 +55,6 @@ class Cluster:
     def execute(self, sql: str, database: str = "postgres", *values: Any) -> list[Any]:
         """What a statement of the server's owner finds."""
         return execute(self.url(database), sql, *values)
-
-    def _do(self, name: str, *words: str | Path) -> None:
-        first = ("runuser", "-u", "postgres", "--") if os.geteuid() == 0 else ()
-        given = [*first, str(Path(command("initdb")).with_name(name)), *map(str, words)]
-        subprocess.run(given, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def execute(url: str, sql: str, *values: Any) -> list[Any]:

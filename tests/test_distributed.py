@@ -1,12 +1,14 @@
 """The model of a map on many nodes: its figures are stated, its results are the same each time and make sense."""
 
 import re
+from contextlib import ExitStack
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from benchmarks.distributed import model
+from benchmarks.distributed import caps, model
 from benchmarks.distributed.assumptions import Assumptions, stated
 from benchmarks.distributed.blocks import RULES, Account, Rule, built, hundredth, spending
 from benchmarks.distributed.deaths import Deaths
@@ -130,3 +132,28 @@ def test_caps_of_trials_are_above_and_below_the_cost(cap: str, times: Decimal) -
     assert plan.usd == 100 * CALLS * USD_A_CALL * times
     assert Trial(plan).right
     assert not Trial(plan, faults=["1 rows lost"]).right
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.needs("initdb"))])
+def test_a_trial_of_caps_spends_to_the_cap_and_no_more(kind: str) -> None:
+    with ExitStack() as stack:
+        place = caps.places(kind, stack)(0)
+        end = caps.trial(place, 0, calls=900, processes=3, rpm=60_000, kills=(0.5, 1.0))
+    assert end.holds, end
+    assert end.cap * Decimal("0.9") < end.true <= end.counted
+    assert end.calls > 100
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        ({}, True),
+        ({"true": Decimal("0.9")}, False),  # more than the account has counted
+        ({"counted": Decimal("1.1")}, False),
+        ({"leased": Decimal("0.3")}, False),
+        ({"rate": 1.01}, False),
+    ],
+)
+def test_a_trial_of_caps_holds_if_neither_cap_nor_rate_is_passed(change: dict[str, Any], holds: bool) -> None:
+    end = caps.Trial(Decimal(1), Decimal("0.8"), Decimal("0.8"), Decimal("0.05"), 100, 1.0)
+    assert end._replace(**change).holds is holds

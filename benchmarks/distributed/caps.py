@@ -92,8 +92,13 @@ async def spend(store: Store, run_id: str, calls: int, cap: Decimal, rpm: float)
         await level.close()
 
 
-def trial(place: str, seed: int, *, calls: int, processes: int, rpm: float) -> Trial:
-    """Run processes on a new store, kill two of them at random times, and start others in their place."""
+def trial(
+    place: str, seed: int, *, calls: int, processes: int, rpm: float, kills: tuple[float, float] = (1, 4)
+) -> Trial:
+    """Run processes on a new store, kill two of them at random times, and start others in their place.
+
+    `kills` are the least and the most seconds before each kill. Raises SystemExit if a process fails.
+    """
     dice, cap = random.Random(seed), _MEAN * calls * _SHARE
     open_store(place).close()
 
@@ -104,13 +109,13 @@ def trial(place: str, seed: int, *, calls: int, processes: int, rpm: float) -> T
     share = calls // processes
     running = [start(f"p{number}", share) for number in range(processes)]
     for number in range(2):
-        time.sleep(dice.uniform(1, 4))
+        time.sleep(dice.uniform(*kills))
         victim = running[number]
         victim.send_signal(signal.SIGKILL)
         victim.wait()
         running.append(start(f"again{number}", share // 2))
-    for process in running:
-        process.wait()
+    if codes := {process.wait() for process in running} - {0, -signal.SIGKILL}:
+        raise SystemExit(f"processes of trial {seed} ended with {codes}")
     return _read(place, cap, rpm)
 
 
@@ -180,9 +185,9 @@ def main() -> None:
     print("CPU us a reservation, plain ", spread([1e6 * one for one, _ in costs], ".1f"))
     print("CPU us a reservation, leased", spread([1e6 * one for _, one in costs], ".1f"))
     with ExitStack() as stack:
-        places = _places(given.store, stack)
+        place = places(given.store, stack)
         for seed in range(given.trials):
-            one = trial(places(seed), seed, calls=given.calls, processes=given.processes, rpm=given.rpm)
+            one = trial(place(seed), seed, calls=given.calls, processes=given.processes, rpm=given.rpm)
             print(
                 f"{seed:2} {'holds' if one.holds else 'PASSED'}: cap {one.cap} true {one.true:.4f}"
                 f" counted {one.counted:.4f} leased {one.leased:.4f} calls {one.calls} rate {one.rate:.3f}",
@@ -191,7 +196,8 @@ def main() -> None:
     print(machine())
 
 
-def _places(kind: str, stack: ExitStack) -> Callable[[int], str]:
+def places(kind: str, stack: ExitStack) -> Callable[[int], str]:
+    """Return a new store of this kind for each trial, which the stack removes."""
     if kind == "sqlite":
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         return lambda seed: str(folder / f"{seed}.db")
@@ -202,9 +208,9 @@ def _places(kind: str, stack: ExitStack) -> Callable[[int], str]:
     made = stack.enter_context(cluster())
 
     def place(seed: int) -> str:
-        with psycopg.connect(made.url, autocommit=True) as connection:
+        with psycopg.connect(made.url(), autocommit=True) as connection:
             connection.execute(f"create database trial{seed}")
-        return made.url.replace("/postgres?", f"/trial{seed}?")
+        return made.url(f"trial{seed}")
 
     return place
 

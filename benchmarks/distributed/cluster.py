@@ -1,4 +1,4 @@
-"""Cluster: a throw-away PostgreSQL of the machine's own binaries."""
+"""Cluster: a throw-away PostgreSQL of the machine's own binaries, for benchmarks and tests."""
 
 import os
 import shutil
@@ -9,53 +9,67 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-_BINARIES: Final = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+USER: Final = "fusion"
 
 
 class Cluster:
-    """A cluster in a folder, reached by its socket. `options` are given to the server."""
+    """A server on a socket in a folder of its own, not started yet. `options` are given to it.
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self._folder = folder
-        self._options = options
+    As root, its programs run as user `postgres`.
+    """
+
+    def __init__(self, *options: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fusion-postgres-"))
+        self._options = ("-k", str(self.folder), "-c", "listen_addresses=''", *options)
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        self._do("initdb", "-U", USER, "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync")
 
     @property
-    def url(self) -> str:
-        return f"postgresql://fusion@/postgres?host={self._folder}"
+    def data(self) -> Path:
+        return self.folder / "data"
 
     @property
     def pid(self) -> int:
-        return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        return int((self.data / "postmaster.pid").read_text().split()[0])
 
-    def create(self) -> None:
-        self._do("initdb", "-U", "fusion", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync")
-        self.start()
+    def url(self, database: str = "postgres", user: str = USER) -> str:
+        return f"postgresql://{user}@/{database}?host={self.folder}"
 
     def start(self) -> None:
-        options = " ".join(("-k", str(self._folder), "-c", "listen_addresses=''", *self._options))
-        self._do("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+        self._do("pg_ctl", "-w", "-l", str(self.folder / "log"), "-o", " ".join(self._options), "start")
 
-    def stop(self, mode: str = "immediate") -> None:
-        self._do("pg_ctl", "-w", "-m", mode, "stop")
+    def stop(self, how: str = "fast") -> None:
+        """Stop the server: `immediate` is a crash."""
+        self._do("pg_ctl", "-w", "-m", how, "stop")
+
+    def close(self) -> None:
+        """Stop the server, and remove its files."""
+        if (self.data / "postmaster.pid").exists():
+            self.stop("immediate")
+        shutil.rmtree(self.folder)
 
     def _do(self, program: str, *words: str) -> None:
         user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        command = [*user, str(_BINARIES[-1] / program), "-D", str(self._folder / "data"), *words]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [*user, str(_programs() / program), "-D", str(self.data), *words]
+        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL)
+
+
+def _programs() -> Path:
+    """Return the folder of the server's programs, the newest of Debian's. Raises SystemExit if there is none."""
+    found = shutil.which("initdb")
+    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not folders:
+        raise SystemExit("PostgreSQL is not installed: apt-get install postgresql")
+    return folders[-1]
 
 
 @contextmanager
 def cluster(*options: str) -> Iterator[Cluster]:
-    """Run a cluster while this is entered."""
-    folder = Path(tempfile.mkdtemp(prefix="fusion-pg-"))
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-    made = Cluster(folder, *options)
+    """Run a server while this is entered."""
+    made = Cluster(*options)
     try:
-        made.create()
-        try:
-            yield made
-        finally:
-            made.stop()
+        made.start()
+        yield made
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        made.close()

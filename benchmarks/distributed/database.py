@@ -56,7 +56,7 @@ def rate(made: Cluster, act: Callable[[psycopg.Connection[Any]], None], count: i
     begin, end = threading.Barrier(count + 1), threading.Event()
 
     def work(number: int) -> None:
-        with psycopg.connect(made.url, autocommit=True) as connection:
+        with psycopg.connect(made.url(), autocommit=True) as connection:
             begin.wait()
             while not end.is_set():
                 act(connection)
@@ -77,9 +77,9 @@ def rate(made: Cluster, act: Callable[[psycopg.Connection[Any]], None], count: i
 
 def memory(made: Cluster, count: int) -> float:
     """Return the memory in MB that a connection adds to the server, after it has written and read."""
-    with psycopg.connect(made.url, autocommit=True) as watching:
+    with psycopg.connect(made.url(), autocommit=True) as watching:
         before = proportional(made)
-        opened = [psycopg.connect(made.url, autocommit=True) for _ in range(count)]
+        opened = [psycopg.connect(made.url(), autocommit=True) for _ in range(count)]
         for connection in opened:
             write(connection)
             connection.execute("select id, length(body) from bodies order by id limit 100").fetchall()
@@ -110,7 +110,7 @@ def main() -> None:
     given = parser.parse_args()
     print(machine())
     with cluster("-c", "max_connections=200") as made:
-        with psycopg.connect(made.url, autocommit=True) as connection:
+        with psycopg.connect(made.url(), autocommit=True) as connection:
             connection.execute(_TABLES)
         for count in given.connections:
             acts = (write, notify, notify_apart, lease)

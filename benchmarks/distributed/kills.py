@@ -115,7 +115,7 @@ class Stage:
         self.trial.seconds = time.monotonic() - self._began
         if self._plan.cap == "below":
             self._finish()
-        check(self.trial, self._scene, self._database.url)
+        check(self.trial, self._scene, self._database.url())
         return self.trial
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Stage:
         self._nodes.close()
 
     def _start(self, usd: Decimal | None) -> "subprocess.Popen[bytes]":
-        return self._scene.map(self._database.url, self._nodes.on, usd, self._nodes.options)
+        return self._scene.map(self._database.url(), self._nodes.on, usd, self._nodes.options)
 
     def _wait_for_middle(self) -> None:
         """Wait until a random share of the calls is answered: of the middle third of those that the cap allows."""
@@ -142,7 +142,7 @@ class Stage:
             case "node":
                 self._nodes.kill_one()
             case "database":
-                self._database.stop()
+                self._database.stop("immediate")
                 self._database.start()
             case "driver":
                 kill(self._driver)
@@ -188,7 +188,7 @@ def run(plan: Plan) -> Trial:
         database = stack.enter_context(cluster("-c", "max_connections=200"))
         scene = Scene(folder, plan.rows, plan.seconds)
         stack.callback(scene.close)
-        members = nodes(plan.on, folder, scene.config, database.url, plan.slots)
+        members = nodes(plan.on, folder, scene.config, database.url(), plan.slots)
         stage = Stage(plan, scene, database, members)
         stack.callback(stage.close)
         stack.callback(tell, folder, stage.trial)

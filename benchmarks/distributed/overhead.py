@@ -51,7 +51,7 @@ class Place:
         self._pipeline.write_text(_PIPELINE)
         self.config.write_text('profile = "local"\n')
         self._numbers = itertools.count()
-        self._nodes: Nodes | None = None if on is None else nodes(on, folder, self.config, database.url, _SLOTS)
+        self._nodes: Nodes | None = None if on is None else nodes(on, folder, self.config, database.url(), _SLOTS)
 
     def close(self) -> None:
         if self._nodes is not None:
@@ -63,7 +63,7 @@ class Place:
         table = self.folder / f"rows{number}.jsonl"
         table.write_text("".join(f'{{"text": "{number} {row}"}}\n' for row in range(rows)))
         words = ["map", str(self._pipeline), str(table), "-o", str(self.folder / f"out{number}.jsonl"), "-q"]
-        words += ["--store", self._database.url, "--config", str(self.config), "--concurrency", str(2 * _SLOTS)]
+        words += ["--store", self._database.url(), "--config", str(self.config), "--concurrency", str(2 * _SLOTS)]
         words += [] if self._nodes is None else ["--on", self._nodes.on]
         before, served = self._of_nodes(), tree(self._database.pid)
         driver = fusion(words, self.folder / "map.log")

@@ -241,7 +241,7 @@ def large(count: int) -> Iterator[str]:
 def in_postgres(url: str, repeat: int) -> None:
     """Print the costs on a database; without a URL, on a server of its own that syncs the disk."""
     with ExitStack() as stack:
-        place = url or stack.enter_context(cluster()).url
+        place = url or stack.enter_context(cluster()).url()
         for name, kind, count, width in (
             ("500 at once, a put", place + PUTS, 10_000, 500),
             ("one after another, a put", place + PUTS, 1000, 1),

@@ -215,6 +215,20 @@ def test_a_worker_that_was_late_goes_on_with_its_rows(site: Site) -> None:
     assert site.keys == {"a", "b"}
 
 
+def test_a_worker_that_is_late_when_a_map_begins_serves_it(site: Site) -> None:
+    a = site.worker("a")
+    a.wait_for("serving")
+    a.signal(signal.SIGSTOP)
+    with site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS)
+        site.wait_for_queue(fusion, len(TEXTS))
+        site.wait_until(lambda: any(one.age > 2 for one in fusion.store.slices.workers()), "ten beats without a")
+        a.signal(signal.SIGCONT)
+        assert handle.wait().status == "ok"
+    assert site.asked == calls(TEXTS, read=1, answer=1)
+    assert not [one for one in a.news if one["type"] not in ("serving", "took")]
+
+
 def test_a_worker_that_others_took_over_serves_again_and_leaves_them_the_rows(site: Site) -> None:
     """It stops for a while, and its connections are cut meanwhile, as by a network that fails."""
     a_may, b_may = threading.Event(), threading.Event()

@@ -210,9 +210,13 @@ class _Pass:
         with suppress(StoreError, TimeoutError):  # the next pass takes over what is left
             async with asyncio.timeout(_STOPS):
                 await self._do(self._slices.stop, self._map_id)
-                while await self._do(self._slices.under_way, self._map_id):
+                while await self._do(self._slices.under_way, self._map_id) and await self._has_workers():
                     await self._turn()
                 await self._do(self._slices.close, self._map_id)
+
+    async def _has_workers(self) -> bool:
+        crew: Crew = await self._do(self._slices.crew, self._map_id)
+        return bool(crew.workers)
 
     def _heard(self) -> None:
         with suppress(RuntimeError):  # the loop is closed

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -107,7 +108,9 @@ def test_a_second_signal_ends_a_worker_at_once(site: Site) -> None:
         a.wait_for("draining")
         a.signal()
         assert a.end() == 130
-        handle.cancel()
+        begun = time.monotonic()
+        assert handle.cancel().status == "interrupted"
+        assert time.monotonic() - begun < 15  # it waits for no worker that counts as dead
 
 
 def test_a_row_that_ends_its_workers_fails_and_the_others_do_not(site: Site) -> None:

@@ -12,8 +12,8 @@ _MISSING: Final[JsonSchema] = {"anyOf": [{"type": "null"}, string(300)]}
 _LONGEST: Final = 2000  # characters of a reply that says that the sections lack something
 
 _IN_TEXT: Final = (
-    "These are the sections of the material for this subtask. If they lack what it needs, answer with one line only: "
-    f"{MARK}: and then what you miss."
+    "These are the sections of the material for this subtask. Answer from them. Where they do not mention what is "
+    f"asked, answer with {MARK} and name what is not there, in one line."
 )
 _IN_DATA: Final = (
     "These are the sections of the material for this subtask. If they lack what it needs, say under "

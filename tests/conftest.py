@@ -1,7 +1,9 @@
 """What the tests share: scripted models that play the parts of a pipeline, and ways to run one."""
 
 import functools
+import itertools
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,15 +37,33 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes a folder with the next number; pytest would search all folders of the session for a free one."""
+    base, numbers = tmp_path_factory.getbasetemp(), itertools.count()
+
+    def make(name: str) -> Path:
+        folder = base / f"{name}{next(numbers)}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, new_folder: Callable[[str], Path]) -> Path:
+    return new_folder(re.sub(r"\W", "_", request.node.name)[:26])
+
+
 @pytest.fixture(autouse=True)
-def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def no_keys(monkeypatch: pytest.MonkeyPatch, new_folder: Callable[[str], Path]) -> None:
     """No key and no setting of this machine's user reaches a test, and no test what that user keeps."""
     import os
 
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_BASE_URL", "_API_BASE")) or name.startswith("OTEL_") or name in OWN:
             monkeypatch.delenv(name)
-    state = tmp_path_factory.mktemp("state")
+    state = new_folder("state")
     monkeypatch.setenv("FUSION_STORE", str(state / "runs.db"))
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(state / "config"))

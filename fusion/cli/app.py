@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -102,11 +103,17 @@ def _utf_8(word: str) -> str:
         return word
 
 
+@cache
+def _command() -> Any:
+    """Return the click command of the application, made once in a process."""
+    return typer.main.get_command(application())
+
+
 def run_command(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Raises nothing."""
     ending = Ending(words=tuple(arguments))
     try:
-        typer.main.get_command(application()).main(args=arguments, prog_name="fusion", obj=ending)
+        _command().main(args=arguments, prog_name="fusion", obj=ending)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else OK
     except BaseException as error:  # noqa: BLE001 - the border of the command line

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from fusion import Fusion, Limits, ModelInfo, Price, Quote, Request, RunFailed, 
 from fusion.core.errors import BadResponseError, MissingKeyError
 from fusion.models.wrappers.retry import ATTEMPTS
 from fusion.prompts.library import Library
+from fusion.quote import quote
 from tests.conftest import pipeline, said, subtasks
 
 PRICE = Price(input=Decimal("0.000002"), output=Decimal("0.00001"))
@@ -333,7 +335,13 @@ def test_a_preview_shows_the_call_with_the_options_of_the_answer() -> None:
 # Against what runs then cost; benchmarks/quotes has the whole of it.
 
 
-def test_quotes_hold(precise: None) -> None:
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotes come from a third of a user's simulated runs: fewer runs leave more of the tails out of a range."""
+    monkeypatch.setattr(quote, "quoted", partial(quote.quoted, most_runs=40))
+
+
+def test_quotes_hold(coarse: None) -> None:
     lengths = recorded_lengths()
     found = summary([held(number, 11, lengths) for number in range(36)])  # fewer could not tell 0.9 from 0.7
     assert found["passed"] == 0
@@ -341,7 +349,7 @@ def test_quotes_hold(precise: None) -> None:
     assert found["high over likely, most"] <= 4
 
 
-def test_seconds_hold(precise: None) -> None:
+def test_seconds_hold(coarse: None) -> None:
     lengths = recorded_lengths()
     for timed in ([*by_the_clock(every=5)], [of_many_paces(number, 12, lengths) for number in range(15)]):
         assert seconds_summary(timed)["inside"] >= 0.8

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from fusion.bulk.answers import current_row, line_of, line_of_row, output_row, result_of_row, stored_answer
 from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice, Terms
+from fusion.bulk.executors.takeover import taken_over
 from fusion.bulk.executors.worker import Recent, Worker
 from fusion.bulk.options import Choice, Tolerance
 from fusion.bulk.outputs import RowOutput
@@ -17,7 +18,7 @@ from fusion.bulk.reader import RowReader, chosen
 from fusion.bulk.report import MapReport, RowResult, Tally, ending_of, overdue
 from fusion.bulk.sources import RowSource
 from fusion.client.retention import Sweep
-from fusion.core.budget import Budget
+from fusion.core.budget import Amount, Budget
 from fusion.core.errors import BudgetError, FusionError, StageError, StoreError, failure_of, first_error
 from fusion.core.events import MapFinished, MapStarted, Noted, RowFinished, Sink
 from fusion.core.result import Cost
@@ -141,6 +142,7 @@ class MapRun:
         job = Job(setup.terms, self._worker.work, setup.concurrency, self._note)
         try:
             async with asyncio.timeout(setup.within.remaining_seconds()):
+                await self._take_over(job)
                 async for end in self._executor.run(job, self._slices()):
                     self._done.put_nowait(end)
         except TimeoutError:
@@ -151,6 +153,14 @@ class MapRun:
             self._failure = self._failure or error
         finally:
             self._done.put_nowait(None)
+
+    async def _take_over(self, job: Job) -> None:
+        """Wait for rows that run for an earlier driver, and count what they have spent meanwhile."""
+        setup = self._setup
+        if await taken_over(setup.store, job, self._executor) and self._executor.here:
+            counts = await asyncio.to_thread(setup.store.map_counts, setup.one.map_id)
+            spent = Amount(counts.usd, counts.tokens, counts.calls)
+            setup.within.count_here(spent.minus(setup.within.spent))
 
     async def _slices(self) -> AsyncIterator[Slice]:
         """Yield the rows that are to run as the executor takes them; rows that run end, whatever fails here."""

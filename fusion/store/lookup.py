@@ -12,6 +12,7 @@ from fusion.core.events import Event, event_adapter
 from fusion.store.accounts import settle_all
 from fusion.store.base import Store
 from fusion.store.rows import MapRow, RunFilter, RunRow, RunState, RunStatus
+from fusion.store.slices import lock_of_worker
 
 LATEST: Final = "latest"
 """Alias for the id of the run started last."""
@@ -119,8 +120,26 @@ def rows_run(store: Store, map_id: str) -> bool:
         return False
     if store.slices.under_way(map_id) and any(one.alive for one in store.slices.workers()):
         return True
+    return rows_locked(store, map_id) > 0
+
+
+def rows_locked(store: Store, map_id: str) -> int:
+    """Return the number of unfinished rows of a map that a process holds the locks of."""
     runs = store.map_runs(map_id, statuses=_RUNNING)
-    return any(store.is_locked(row_lock(map_id, run.row)) for _, run in runs if run.row is not None)
+    return sum(store.is_locked(row_lock(map_id, run.row)) for _, run in runs if run.row is not None)
+
+
+def bury_dead(store: Store) -> list[tuple[str, int]]:
+    """Put the slices of workers back that have died: whose lock is free. Return their ids with the rows of each."""
+    buried = []
+    for worker in store.slices.late():
+        lock = store.claim(lock_of_worker(worker))
+        if lock is not None:
+            try:
+                buried.append((worker, store.slices.bury(worker)))
+            finally:
+                lock.release()
+    return buried
 
 
 def lock_of(row: RunRow) -> str:

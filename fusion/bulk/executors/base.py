@@ -55,6 +55,16 @@ class Terms(Value):
     tags: Mapping[str, str] = {}
 
 
+def same_terms(before: str | None, terms: Terms) -> bool:
+    """Return True if rows that run on earlier terms end as those of this pass."""
+    if before is None:
+        return False
+    try:
+        return Terms.model_validate_json(before).model_copy(update={"number": terms.number}) == terms
+    except ValueError:  # of another version
+        return False
+
+
 class Job(NamedTuple):
     """A map to run: its terms, the work on one row here, and the number of rows at once.
 
@@ -72,6 +82,10 @@ class Executor(ABC):
 
     here: ClassVar[bool] = False
     """True if rows run in this process, from what it has planned."""
+    queues: ClassVar[bool] = False
+    """True if rows go through the queue of the store, and those of an earlier driver are taken over there."""
+    locks: ClassVar[bool] = False
+    """True if each row runs under a lock of its own, which is waited for."""
 
     @abstractmethod
     def run(self, job: Job, slices: AsyncIterator[Slice]) -> AsyncIterator[RowEnd]:

@@ -14,6 +14,7 @@ from fusion.bulk.executors.node import GRACE, Node
 from fusion.core.errors import RunBusyError, StoreError, UnfitError
 from fusion.core.types import Failure, Value
 from fusion.store.base import RunLock, Store
+from fusion.store.lookup import bury_dead
 from fusion.store.slices import BEAT, DEATHS, Taken, WorkerRow, lock_of_worker
 
 _POLL: Final = 2.0
@@ -288,14 +289,7 @@ class Service:
         """Put the slices of workers back that have died: whose lock is free."""
         while True:
             await asyncio.sleep(BEAT)
-            for worker in await self._do(self._slices.late):
-                lock = await self._do(self._store.claim, lock_of_worker(worker))
-                if lock is None:
-                    continue
-                try:
-                    count = await self._do(self._slices.bury, worker)
-                finally:
-                    lock.release()
+            for worker, count in await self._do(bury_dead, self._store):
                 self._news("buried", f"worker {worker} has died: {count} of its rows wait again", rows=count)
 
     async def _do(self, work: Callable[..., Any], *arguments: Any, **more: Any) -> Any:

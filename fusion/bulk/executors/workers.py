@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice, Terms
+from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice, same_terms
 from fusion.bulk.executors.ends import unpacked
 from fusion.bulk.executors.pace import Pace
 from fusion.core.errors import StoreError
@@ -25,6 +25,8 @@ _FEW: Final = 32
 
 class WorkersExecutor(Executor):
     """Runs rows on the workers that serve the store of the map. Raises UsageError for a store without a queue."""
+
+    queues = True
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -87,7 +89,7 @@ class _Pass:
         """Take over what an earlier driver of the map has left."""
         before, running = await self._do(self._slices.open, self._map_id, self._terms.model_dump_json())
         self._elsewhere = set(running)
-        if running and not _same(before, self._terms):
+        if running and not same_terms(before, self._terms):
             await self._do(self._slices.stop, self._map_id)
         self._listener = await self._do(self._slices.listen, self._map_id, self._heard)
         self._crew = await self._do(self._slices.crew, self._map_id)
@@ -224,16 +226,6 @@ class _Pass:
 
     async def _do(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.to_thread(work, *arguments)
-
-
-def _same(before: str | None, terms: Terms) -> bool:
-    """Return True if rows that run on earlier terms end as those of this pass."""
-    if before is None:
-        return False
-    try:
-        return Terms.model_validate_json(before).model_copy(update={"number": terms.number}) == terms
-    except ValueError:  # of another version
-        return False
 
 
 def _cut(buffer: "deque[int]", count: int, size: int) -> Sequence[list[int]]:

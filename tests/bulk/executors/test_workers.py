@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fusion import Budget, Fusion, Limits, Pipeline, ScriptedModel, Tool, UsageError
-from fusion.core.errors import StoreError
+from fusion.core.errors import RunBusyError, StoreError
 from tests.bulk.executors.site import MODEL, Site, hasten
 from tests.postgres import Cluster, backends, cut
 from tests.provider import Answer
@@ -166,10 +166,16 @@ def test_a_map_without_workers_says_so_and_waits(site: Site) -> None:
         assert handle.wait().status == "ok"
 
 
-def drive(database: str, rows: str, folder: str) -> None:
+def drive(database: str, rows: str, folder: str, **more: Any) -> None:
     hasten()
     with Fusion(model=MODEL, store=database) as fusion:
-        options: dict[str, Any] = {"pipeline": f"{folder}/two.yaml", "id": "m", "key": "text", "on": "workers"}
+        options: dict[str, Any] = {
+            "pipeline": f"{folder}/two.yaml",
+            "id": "m",
+            "key": "text",
+            "on": "workers",
+            **more,
+        }
         report = fusion.start_map(rows, output=f"{folder}/out.jsonl", **options).wait()
     sys.exit(report.exit_code)
 
@@ -187,6 +193,71 @@ def test_a_killed_driver_goes_on_and_takes_over_what_runs(site: Site) -> None:
     assert len(rows) == len(TEXTS)
     assert max(site.asked.values()) == 1
     assert set(site.written) == set(TEXTS)
+
+
+def drive_capped(database: str, rows: str, folder: str, calls: int) -> None:
+    drive(database, rows, folder, budget={"calls": calls})
+
+
+def test_a_map_here_waits_for_rows_that_workers_still_run(site: Site) -> None:
+    """Calls that are under way at the takeover are not made twice, and rows that waited run here."""
+    going = threading.Event()
+    site.on_call = lambda text, key: Answer(text.lower(), until=going if text.startswith("ANSWER") else None)
+    site.worker("a", "--concurrency", "2").wait_for("serving")
+    driver = site.run("driver", drive_capped, site.database, site.rows(*TEXTS), str(site.folder), 2 * len(TEXTS))
+    site.wait_until(lambda: len(answering(site)) == 2, "two second calls")
+    with pytest.raises(RunBusyError):
+        site.map(*TEXTS, on=None)
+    driver.kill()
+    with site.fusion() as fusion:
+        site.wait_until(lambda: fusion.runs.maps()[0].status == "died", "a dead map")
+        assert fusion.runs.prune(status=["died"]) == ()
+        handle = site.start(fusion, *TEXTS, on=None, budget={"calls": 2 * len(TEXTS)})
+        site.wait_until(lambda: any("still run on workers" in note for note in site.notes), "a note")
+        assert len(answering(site)) == 2
+        going.set()
+        report = handle.wait()
+    assert (report.status, report.ok) == ("ok", len(TEXTS))
+    assert set(site.asked.values()) == {1}
+    assert site.keys == {"a", "sk-driver"}
+    assert set(site.written) == set(TEXTS)
+
+
+def test_a_map_here_waits_for_a_row_that_is_locked(site: Site) -> None:
+    """As a Ray cluster does whose driver has died a moment ago."""
+    going = threading.Event()
+    site.on_call = lambda text, key: Answer(text.lower(), until=going if text == "ANSWER read row 1" else None)
+    driver = site.run("driver", drive_here, site.database, site.rows("row 1"), str(site.folder))
+    site.wait_for_call("ANSWER read row 1")
+    driver.kill()
+    going.set()
+    with site.fusion() as fusion:
+        lock = fusion.store.claim("m/1")
+        assert lock is not None
+        site.wait_until(lambda: not fusion.store.is_locked("m"), "a free map")
+        handle = site.start(fusion, "row 1", on=None)
+        site.wait_until(lambda: any("still runs on a Ray cluster" in note for note in site.notes), "a note")
+        assert site.asked["ANSWER read row 1"] == 1
+        lock.release()
+        assert handle.wait().status == "ok"
+
+
+def drive_here(database: str, rows: str, folder: str) -> None:
+    drive(database, rows, folder, on=None)
+
+
+def test_a_map_here_takes_the_rows_of_dead_workers(site: Site) -> None:
+    site.on_call = lambda text, key: Answer(text.lower(), hang=key == "a" and text.startswith("ANSWER"))
+    worker = site.worker("a", "--concurrency", "2")
+    worker.wait_for("serving")
+    driver = site.run("driver", drive, site.database, site.rows(*TEXTS), str(site.folder))
+    site.wait_until(lambda: len(answering(site)) == 2, "two second calls")
+    cut = answering(site)
+    driver.kill()
+    worker.kill()
+    _, report = site.map(*TEXTS, on=None)
+    assert (report.status, report.ok) == ("ok", len(TEXTS))
+    assert {text for text, times in site.asked.items() if times > 1} <= {f"ANSWER read {one}" for one in cut}
 
 
 def answering(site: Site) -> set[str]:

@@ -30,6 +30,8 @@ class RayExecutor(Executor):
     started. Raises UsageError without Ray, and for a store that other machines cannot open.
     """
 
+    locks = True
+
     def __init__(self, address: str | None, store: Store) -> None:
         if find_spec("ray") is None:
             raise UsageError("Ray is not installed: run `pip install 'compound-fusion[ray]'`")

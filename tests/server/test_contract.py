@@ -12,6 +12,7 @@ from fusion import Fusion
 from fusion.server.app import build
 from fusion.server.dialects.table import DIALECTS
 from fusion.server.openapi.document import document
+from tests.conftest import Write
 from tests.server import contract
 from tests.server.conftest import Serve, pipeline
 
@@ -46,9 +47,19 @@ def test_models_are_as_described(serve: Serve, path: str, version: dict[str, str
 
 @pytest.mark.parametrize(
     "path",
-    ["/healthz", "/readyz", "/metrics", "/api/runs", "/api/runs/{id}", "/api/pipelines", "/api/runs/{id}/events"],
+    [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/api/runs",
+        "/api/runs/{id}",
+        "/api/budgets",
+        "/api/pipelines",
+        "/api/runs/{id}/events",
+    ],
 )
-def test_what_is_read_beside_the_apis_is_as_described(serve: Serve, path: str) -> None:
+def test_what_is_read_beside_the_apis_is_as_described(serve: Serve, write: Write, path: str) -> None:
+    write("[budgets.team]\nusd = 5\ncalls = 9\nper = 'day'\ntags = {}\n")
     served = serve()
     run = served.post("/v1/chat/completions", served.chat()).headers["x-fusion-run"]
     with served.client() as client:

@@ -582,6 +582,10 @@ class TestWithoutExtras:
                 ("bench", "items.jsonl", "--model", "replay:said.jsonl#m", "--scorer", "exact"),
                 "a benchmark needs numpy and matplotlib; install the extra: pip install 'compound-fusion[bench]'",
             ),
+            (
+                ("map", "single", "items.jsonl", "--on", "ray", "--model", "replay:said.jsonl#m"),
+                "pip install 'compound-fusion[ray]'",
+            ),
         ],
     )
     def test_a_missing_extra_is_named(self, bare: Place, words: tuple[str, ...], hint: str) -> None:

@@ -16,16 +16,19 @@ from typing import Any, BinaryIO, Final
 from fusion.bulk.executors.base import RowEnd
 from fusion.bulk.executors.ends import packed
 from fusion.bulk.executors.ray.cluster import Cluster
-from fusion.bulk.executors.ray.messages import LONGEST, Order, line
+from fusion.bulk.executors.ray.messages import LONGEST, Order, line, lost
 from fusion.bulk.executors.ray.pool import Pool
 from fusion.core.errors import FusionError, first_error
 
 _USAGE: Final = "RAY_USAGE_STATS_ENABLED"
+_CONNECT: Final = "RAY_ENABLE_AUTO_CONNECT"
+"""Set to 0, Ray does not start a cluster here if it is called after its connection was lost."""
 
 
 def main() -> None:
     """Run the rows that come on standard input."""
     os.environ.setdefault(_USAGE, "0")
+    os.environ[_CONNECT] = "0"
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # prints of Ray are no messages
     asyncio.run(_Bridge(out).run())
@@ -43,6 +46,8 @@ class _Bridge:
             self._tell(failed=error.as_failure().model_dump())
         except BaseExceptionGroup as group:
             first = first_error(group)
+            if isinstance(first, ConnectionError):  # of Ray
+                first = lost(str(first))
             if not isinstance(first, FusionError):
                 raise
             self._tell(failed=first.as_failure().model_dump())

@@ -1,19 +1,14 @@
 """Cluster: the connection of a process to a Ray cluster, and the nodes of it that run rows."""
 
-import os
-import socket
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from fusion.bulk.executors.ray.actor import RayNode
+from fusion.bulk.executors.ray.address import LOCAL, advice, found, may_pass
 from fusion.bulk.executors.ray.messages import Order
 from fusion.core.errors import UsageError
 
-_CLIENT: Final = "ray://"
-_CLIENT_PORT: Final = 10001
-_ANSWER_SECONDS: Final = 5.0
+_TRIES: Final = 3
 ROWS: Final = 100
 """Rows at once on a node, at most."""
 _CPUS: Final = 0.01
@@ -39,23 +34,34 @@ class Cluster:
         """
         import ray
 
-        self.address = _found(address)
-        try:
-            ray.init(
-                self.address,
-                namespace="fusion",
-                log_to_driver=False,
-                logging_level="ERROR",
-                include_dashboard=False if self.address == "local" else None,
-            )
-        except Exception as error:  # Ray raises errors of many kinds
-            raise UsageError(_advice(self.address, error)) from error
+        place = found(address)
+        for left in reversed(range(_TRIES)):
+            try:
+                ray.init(
+                    place.given,
+                    namespace="fusion",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    include_dashboard=False if place.given == LOCAL else None,
+                )
+            except Exception as error:  # Ray raises errors of many kinds
+                if not (left and may_pass(error)):
+                    raise UsageError(advice(place.shown, error)) from error
+            else:
+                return
 
     def nodes(self) -> list[ClusterNode]:
-        """Return the live nodes that have CPUs: a head without any is for the cluster's own work."""
+        """Return the live nodes that have CPUs: a head without any is for the cluster's own work.
+
+        Raises ConnectionError if the head does not answer.
+        """
         import ray
 
-        found = [one for one in ray.nodes() if one["Alive"] and one["Resources"].get("CPU", 0) > 0]
+        try:
+            nodes = ray.nodes()
+        except Exception as error:  # Ray raises errors of many kinds
+            raise ConnectionError(str(error)) from error
+        found = [one for one in nodes if one["Alive"] and one["Resources"].get("CPU", 0) > 0]
         return [ClusterNode(one["NodeID"], one["NodeManagerHostname"] or one["NodeManagerAddress"]) for one in found]
 
     def actor(self, node: ClusterNode, order: Order) -> Any:
@@ -85,55 +91,3 @@ class Cluster:
 
         with suppress(Exception):  # the cluster is gone
             ray.shutdown()
-
-
-def _found(address: str | None) -> str:
-    """Return the address to give to Ray. Raises UsageError if no cluster answers there.
-
-    Ray itself would wait for minutes.
-    """
-    given = address or os.environ.get("RAY_ADDRESS") or ""
-    if given in ("", "auto"):
-        last = _last_of_machine()
-        if last is None or not _answers(last):
-            if given == "auto":
-                raise UsageError(
-                    "no Ray cluster runs on this machine, as RAY_ADDRESS says: `ray start --head` starts one"
-                )
-            return "local"
-        return last
-    if given != "local" and not _answers(given):
-        raise UsageError(
-            f"no Ray cluster answers at {given}: check the address, and that the head runs there (`ray status`); "
-            f"the port of {_CLIENT} is {_CLIENT_PORT} unless it was set, and a plain address is that of the GCS, 6379"
-        )
-    return given
-
-
-def _last_of_machine() -> str | None:
-    """Return the address of the cluster that was started last on this machine, from the file that Ray keeps of it."""
-    try:
-        return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster").read_text().strip()  # noqa: S108
-    except OSError:
-        return None
-
-
-def _answers(address: str) -> bool:
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        port = parts.port or _CLIENT_PORT
-        with socket.create_connection((parts.hostname or "", port), timeout=_ANSWER_SECONDS):
-            return True
-    except (OSError, ValueError):
-        return False
-
-
-def _advice(address: str, error: Exception) -> str:
-    """Return what is wrong with a connection, and what to do."""
-    said = " ".join(str(error).split())
-    place = "a Ray cluster cannot be started here" if address == "local" else f"the Ray cluster at {address} refused"
-    if "mismatch" in said or "versions differ" in said:
-        return f"{place}: {said}; Ray and Python must have the same versions everywhere: install those of the cluster"
-    if "oken" in said:
-        return f"{place}: {said}; give this machine the token of the cluster (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN)"
-    return f"{place}: {said}"

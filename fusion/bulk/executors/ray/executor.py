@@ -13,8 +13,8 @@ from typing import BinaryIO, Final
 
 from fusion.bulk.executors.base import Executor, Job, RowEnd, Slice
 from fusion.bulk.executors.ends import unpacked
-from fusion.bulk.executors.ray.messages import LONGEST, Order, error_of, line
-from fusion.core.errors import FusionError, UsageError, WorkerLostError
+from fusion.bulk.executors.ray.messages import LONGEST, Order, error_of, line, lost
+from fusion.core.errors import FusionError, UsageError
 from fusion.store.base import Store
 
 _BRIDGE: Final = "fusion.bulk.executors.ray.bridge"
@@ -103,15 +103,12 @@ async def _told(process: Process, job: Job, said: BinaryIO) -> AsyncIterator[lis
 
 
 async def _lost(process: Process, said: BinaryIO) -> FusionError:
-    """Return the error of a connection that ended before the rows did."""
+    """Return the error of a connection whose process has ended, with the last line that it wrote."""
     code = await process.wait()
     said.seek(max(0, said.seek(0, os.SEEK_END) - _TAIL))
-    words = said.read().decode("utf-8", "replace").strip().splitlines()
-    last = f": {words[-1]}" if words else ""
-    return WorkerLostError(
-        f"the connection to the Ray cluster is lost (exit {code}){last}; finished rows are kept: start the cluster "
-        "again if its head is gone, then the map"
-    )
+    lines = said.read().decode("utf-8", "replace").splitlines()
+    last = next((line.strip("| ") for line in reversed(lines) if any(map(str.isalnum, line))), "")
+    return lost(f"exit {code}: {last}" if last else f"exit {code}")
 
 
 async def _stopped(process: Process) -> None:

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from fusion.bulk.executors.base import RowEnd
-from fusion.bulk.executors.ray.cluster import Cluster
+from fusion.bulk.executors.ray.cluster import Cluster, ClusterNode
 from fusion.bulk.executors.ray.member import Ends, LostError, Member
 from fusion.bulk.executors.ray.messages import Order
 from fusion.core.errors import FusionError, StoreError, UsageError
@@ -14,7 +14,7 @@ from fusion.core.errors import FusionError, StoreError, UsageError
 _LOOK_SECONDS: Final = 2.0
 """Seconds between two looks at the nodes of the cluster."""
 _WAIT_SECONDS: Final = 60.0
-"""Seconds in which a cluster without a node may get one."""
+"""Seconds in which a cluster without a node may get one, and a head that does not answer may answer again."""
 _STOP_SECONDS: Final = 15.0
 """Seconds in which actors may record that their rows were interrupted."""
 _SUSPECT: Final = 2
@@ -129,23 +129,36 @@ class Pool:
             await self._watch(group.create_task)
 
     async def _watch(self, start: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        """Add the nodes that join, and drop those that left. Raises UsageError if there is none for long."""
+        """Add the nodes that join, and drop those that left.
+
+        Raises UsageError if there is none for long, and ConnectionError if the head does not answer for long.
+        """
         clock = asyncio.get_running_loop().time
         last = clock()
         while True:
-            nodes = {one.node_id: one for one in await asyncio.to_thread(self._cluster.nodes)}
-            for node_id in self._members.keys() - nodes.keys():
-                self._drop(self._members.pop(node_id))
-            for node_id in nodes.keys() - self._members.keys():
-                self._members[node_id] = member = Member(self._cluster, nodes[node_id], self._order)
-                start(self._tend(member))
-            last = clock() if nodes else last
-            if clock() - last > _WAIT_SECONDS:
-                raise UsageError(
-                    f"the Ray cluster has had no node with CPUs for {_WAIT_SECONDS:g} s; start one with `ray start`, "
-                    "then go on with the same command"
-                )
+            try:
+                nodes = await asyncio.to_thread(self._cluster.nodes)
+            except ConnectionError:  # Ray may connect again
+                if clock() - last > _WAIT_SECONDS:
+                    raise
+            else:
+                self._compare({one.node_id: one for one in nodes}, start)
+                last = clock() if nodes else last
+                if clock() - last > _WAIT_SECONDS:
+                    raise UsageError(
+                        f"the Ray cluster has had no node with CPUs for {_WAIT_SECONDS:g} s; start one with "
+                        "`ray start`, then go on with the same command"
+                    )
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _compare(
+        self, nodes: Mapping[str, ClusterNode], start: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        for node_id in self._members.keys() - nodes.keys():
+            self._drop(self._members.pop(node_id))
+        for node_id in nodes.keys() - self._members.keys():
+            self._members[node_id] = member = Member(self._cluster, nodes[node_id], self._order)
+            start(self._tend(member))
 
     def _drop(self, member: Member) -> None:
         member.leave()

@@ -6,20 +6,11 @@ Each node has a key of its own, so that a provider knows which one asks.
 import json
 import os
 import sys
-from contextlib import suppress
 from typing import Any
 
+from tests.bulk.executors.ray.ground import SETTINGS, hurry
+
 SMALL = {"include_dashboard": False, "object_store_memory": 80_000_000}
-SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # a busy machine starts slowly
-    "RAY_raylet_start_wait_time_s": "90",
-    "RAY_agent_register_timeout_ms": "240000",
-    "RAY_worker_register_timeout_seconds": "240",
-    "RAY_health_check_timeout_ms": "30000",
-    # a dead node is found soon
-    "RAY_health_check_period_ms": "500",
-}
 
 
 def tell(what: Any) -> None:
@@ -29,8 +20,7 @@ def tell(what: Any) -> None:
 
 def main() -> None:
     os.environ.update(SETTINGS)
-    with suppress(PermissionError):
-        os.nice(-10)  # a node dies if its agents do not start within 15 seconds, as on a busy machine
+    hurry()
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})

@@ -1,7 +1,7 @@
 """The pool of nodes: rows find a node that runs them, and a row that ends its process is found out."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Container, Coroutine, Generator
 from decimal import Decimal
 from typing import Any
 
@@ -81,10 +81,13 @@ class Cluster:
         self.calls: list[tuple[str, tuple[int, ...]]] = []
         self.reasons: list[str] = []
         self.ended = self.looks = 0
+        self.unanswered: Container[int] = ()
         self.on_run: Callable[[str, tuple[int, ...]], FusionError | None] = lambda name, numbers: None
 
     def nodes(self) -> list[ClusterNode]:
         self.looks += 1
+        if self.looks in self.unanswered:
+            raise ConnectionError("the head does not answer")
         return [ClusterNode(name, name) for name in self.names]
 
     def actor(self, node: ClusterNode, order: Order) -> Actor:
@@ -179,6 +182,19 @@ def test_a_map_ends_if_no_node_can_run_rows() -> None:
 def test_a_map_ends_in_a_cluster_that_stays_empty() -> None:
     with pytest.raises(UsageError, match="no node with CPUs"):
         run(Cluster(), 3)
+
+
+def test_a_head_that_does_not_answer_for_a_moment_is_asked_again() -> None:
+    cluster = Cluster("one")
+    cluster.unanswered = range(1, 4)
+    assert len(run(cluster, 20)[0]) == 20
+
+
+def test_a_map_ends_if_the_head_answers_no_more() -> None:
+    cluster = Cluster("one")
+    cluster.unanswered = range(1, 10_000)
+    with pytest.raises(ConnectionError, match="does not answer"):
+        run(cluster, 3)
 
 
 def test_a_node_that_joins_gets_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ class Meter:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             key = (pid, fields[19])
             kind = self._seen[key][0] if key in self._seen else _REST
-            if kind == _REST:  # an actor is a worker of Ray before it is one
+            if kind in (_REST, DRIVER):  # before it is an actor or the connection
                 kind = _kind(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
         except (FileNotFoundError, ProcessLookupError):
             return

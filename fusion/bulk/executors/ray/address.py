@@ -85,8 +85,6 @@ def _answers(address: str) -> bool:
 
 def _check_door(address: str) -> None:
     """Raise UsageError if what listens there takes no calls of this process."""
-    import grpc
-
     try:
         from ray._private.grpc_utils import init_grpc_channel
     except ImportError:  # another Ray: it says itself what is wrong, if later
@@ -96,13 +94,23 @@ def _check_door(address: str) -> None:
     try:
         with init_grpc_channel(":".join(map(str, _host_and_port(address)))) as channel:
             channel.unary_unary(method)(_PING if of_client else b"", timeout=_ANSWER_SECONDS)
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise UsageError(f"the Ray cluster at {address} refuses the token of this machine: {_ASK}") from error
-        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-            raise UsageError(f"{address} is another port of a Ray cluster: {_PORTS}") from error
-    except Exception as error:  # of Ray
-        raise UsageError(advice(address, error)) from error
+    except Exception as error:  # of Ray or of gRPC, which has a status
+        match _status(error):
+            case "UNAUTHENTICATED":
+                says = f"the Ray cluster at {address} refuses the token of this machine: {_ASK}"
+            case "UNIMPLEMENTED":
+                says = f"{address} is another port of a Ray cluster: {_PORTS}"
+            case None:
+                says = advice(address, error)
+            case _:
+                return
+        raise UsageError(says) from error
+
+
+def _status(error: Exception) -> str | None:
+    """Return the name of the status of an error of gRPC."""
+    code = getattr(error, "code", None)
+    return str(code().name) if callable(code) else None
 
 
 def may_pass(error: Exception) -> bool:

@@ -258,6 +258,8 @@ def test_a_map_that_a_kept_budget_ended_says_how_the_budget_has_room_again(
     wait = f"wait until {tomorrow}" if per == "day" else "begin it anew: fusion budgets --clear nightly"
     assert told.endswith(f": raise `budgets.nightly.calls` in {file}, or {wait}")
     assert lines[lines.index(told) + 1] == f"to go on: {shlex.join(['fusion', *words])}"
+    shown = fusion("runs", "show", "tickets-")
+    assert "with the same options, once the budget 'nightly' has room: see `fusion budgets`" in shown.out + shown.err
     own_settings(tmp_path, monkeypatch)(table.replace("2", "3"))
     assert fusion(*words).code == 0
     assert written((tmp_path / "out.jsonl").read_text()) == ANSWERS

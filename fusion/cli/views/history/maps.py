@@ -7,8 +7,9 @@ from typing import Final
 from fusion.cli.terminal import one_line, table
 from fusion.cli.views.lines import cost_words, dollars, reason, seconds
 from fusion.client.history.map_types import MapDetails, MapDiff, MapSummary, RowPair, RowSummary
+from fusion.core.budget import passed
 from fusion.core.errors import BudgetError
-from fusion.core.types import FoldedFailure
+from fusion.core.types import Failure, FoldedFailure
 
 _ROWS_HEAD: Final = ["row", "key", "run", "status", "started", "calls", "cost", "time", ""]
 _RIGHT: Final = frozenset({0, 5, 6, 7})
@@ -87,9 +88,17 @@ def way_on(details: MapDetails) -> list[str]:
         waiting = f"`fusion approve {one.map_id}` answers the rows that wait for a person"
         return [waiting, f"once they are answered: {command} with the same options"]
     if one.status in _UNFINISHED or one.waiting:
-        budget = one.failure is not None and one.failure.reason == BudgetError.__name__
-        return [f"to go on: {command} with the same options{' and a higher budget' if budget else ''}"]
+        return [f"to go on: {command} with the same options{_needed(one.failure)}"]
     return [f"to ask the failed rows again: {command} with the same options and --retry-failed"] if one.failed else []
+
+
+def _needed(failure: Failure | None) -> str:
+    """Say what a map needs to go on beside its options, if a budget stopped it."""
+    if failure is None or failure.reason != BudgetError.__name__:
+        return ""
+    _, level = passed(failure.message) or ("", "")
+    kept = level.removeprefix("budgets.")
+    return " and a higher budget" if kept == level else f", once the budget {kept!r} has room: see `fusion budgets`"
 
 
 def map_diff_lines(diff: MapDiff, width: int | None = None) -> Iterator[str]:

@@ -164,16 +164,16 @@ def test_on_a_terminal_the_answer_is_streamed_between_view_and_receipt(
     assert ESCAPES.sub(b"", written[begin:end]).strip() == b"write a long answer / nothing"
 
 
-@pytest.mark.parametrize(
-    "control", [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\x1b\x9b\x08"]
-)
-def test_on_a_terminal_no_answer_turns_the_direction_of_writing(
-    pipeline: Any, on_terminal: OnTerminal, control: str
-) -> None:
-    code, written = on_terminal("run", pipeline(ONE), f"pay {control}001 now", "-m", "scripted/echo")
+CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\x1b\x9b\x08"
+
+
+def test_on_a_terminal_no_answer_turns_the_direction_of_writing(pipeline: Any, on_terminal: OnTerminal) -> None:
+    answer = "\n".join(f"pay {control}{number:03} now" for number, control in enumerate(CONTROLS))
+    code, written = on_terminal("run", pipeline(ONE), answer, "-m", "scripted/echo")
     assert code == 0
-    assert f"pay {control}001".encode() not in written
-    assert "pay \N{REPLACEMENT CHARACTER}001 now".encode() in written
+    for number, control in enumerate(CONTROLS):
+        assert f"pay {control}{number:03}".encode() not in written
+        assert f"pay \N{REPLACEMENT CHARACTER}{number:03} now".encode() in written
 
 
 def test_on_a_terminal_a_benchmark_shows_a_table_of_its_arms(on_terminal: OnTerminal, tmp_path: Path) -> None:

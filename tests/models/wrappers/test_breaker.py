@@ -333,12 +333,20 @@ def test_what_was_finished_before_an_outage_is_kept_and_resumed(chain: Chain, tm
 
 
 def test_a_chain_of_two_that_are_both_down_waits_for_the_first_that_is_back(chain: Chain) -> None:
-    with (
-        Provider(Answer("broken", status=500)) as gone,
-        Provider([*[Answer("broken", status=503)] * 16, WELL]) as back,
-    ):
+    events: list[EventBase] = []
+    recovered = threading.Event()
+
+    def hear(event: EventBase) -> None:
+        events.append(event)
+        if isinstance(event, OutageChanged) and (event.model, event.state) == ("b/two", "probing"):
+            recovered.set()  # after the rest of its breaker, however many calls were in flight before
+
+    def answer(seen: Seen) -> Answer:
+        return WELL if recovered.is_set() else Answer("broken", status=503)
+
+    with Provider(Answer("broken", status=500)) as gone, Provider(answer) as back:
         fusion = chain(served("a/one", gone.url), served("b/two", back.url))
-        result, events = run(fusion, None, pipeline=wide(40, 20))
+        result = fusion.complete(pipeline=wide(40, 20), on_event=hear)
     assert (result.status, answers(result)) == ("ok", 40)
     closed = [event.model for event in events if isinstance(event, OutageChanged) and event.state == "closed"]
     assert closed == ["b/two"]

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -332,23 +333,30 @@ def test_what_was_finished_before_an_outage_is_kept_and_resumed(chain: Chain, tm
             assert len(provider.requests) - before == 30
 
 
+class Recovering:
+    """A provider that is back once the breaker of a model probes it, however many calls were in flight before."""
+
+    def __init__(self, model: str) -> None:
+        self.events: list[EventBase] = []
+        self._model = model
+        self._back = threading.Event()
+
+    def __call__(self, seen: Seen) -> Answer:
+        return WELL if self._back.is_set() else Answer("broken", status=503)
+
+    def hear(self, event: EventBase) -> None:
+        self.events.append(event)
+        if isinstance(event, OutageChanged) and (event.model, event.state) == (self._model, "probing"):
+            self._back.set()
+
+
 def test_a_chain_of_two_that_are_both_down_waits_for_the_first_that_is_back(chain: Chain) -> None:
-    events: list[EventBase] = []
-    recovered = threading.Event()
-
-    def hear(event: EventBase) -> None:
-        events.append(event)
-        if isinstance(event, OutageChanged) and (event.model, event.state) == ("b/two", "probing"):
-            recovered.set()  # after the rest of its breaker, however many calls were in flight before
-
-    def answer(seen: Seen) -> Answer:
-        return WELL if recovered.is_set() else Answer("broken", status=503)
-
-    with Provider(Answer("broken", status=500)) as gone, Provider(answer) as back:
+    second = Recovering("b/two")
+    with Provider(Answer("broken", status=500)) as gone, Provider(second) as back:
         fusion = chain(served("a/one", gone.url), served("b/two", back.url))
-        result = fusion.complete(pipeline=wide(40, 20), on_event=hear)
+        result = fusion.complete(pipeline=wide(40, 20), on_event=second.hear)
     assert (result.status, answers(result)) == ("ok", 40)
-    closed = [event.model for event in events if isinstance(event, OutageChanged) and event.state == "closed"]
+    closed = [one.model for one in second.events if isinstance(one, OutageChanged) and one.state == "closed"]
     assert closed == ["b/two"]
 
 
@@ -396,17 +404,11 @@ def test_a_second_run_is_told_and_asks_the_dead_model_no_more(chain: Chain) -> N
 
 
 def test_two_runs_at_once_share_the_breaker_and_both_go_on(chain: Chain) -> None:
-    with Provider([*[Answer("broken", status=500)] * 16, WELL]) as provider:
+    only = Recovering("a/one")
+    with Provider(only) as provider, ThreadPoolExecutor(2) as pool:
         fusion = chain(served("a/one", provider.url))
-        found: list[tuple[Result, list[EventBase]]] = []
-        threads = [
-            threading.Thread(target=lambda: found.append(run(fusion, None, pipeline=wide(10)))) for _ in range(2)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert [answers(result) for result, _ in found] == [10, 10]
+        runs = [pool.submit(fusion.complete, pipeline=wide(10), on_event=only.hear) for _ in range(2)]
+        assert [answers(one.result()) for one in runs] == [10, 10]
     assert len(provider.requests) <= 16 + 20 + 10
 
 

@@ -344,7 +344,7 @@ def test_a_model_that_the_policy_denies_is_refused(
     model = DENIED if place == "writer" else "openai/writer"
     served = panel({DENIED: "never"})
     answer = served.post(path, {"model": model, **body, **plugin(**named)})
-    assert (answer.status_code, "policy" in answer.text) == (403, True), answer.text
+    assert (answer.status_code, "forbids" in answer.text) == (403, True), answer.text
     assert calls(served) == 0
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import ray
@@ -74,9 +75,10 @@ def _answers(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    with Provider() as provider:
-        made = Head(provider, tmp_path_factory.mktemp("home"))
+def up() -> Iterator[Head]:
+    """A head whose folder has a short name: Ray puts sockets below it."""
+    with Provider() as provider, TemporaryDirectory(prefix="ray-") as home:
+        made = Head(provider, Path(home))
         made.start()
         yield made
         made.kill()

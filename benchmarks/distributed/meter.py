@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
+from benchmarks.perf.figures import cpu_times
+
 _LOOK_SECONDS: Final = 0.05
 """Seconds between two looks: the CPU that a process spends between the last one and its end is not counted."""
 DRIVER: Final = "driver"
@@ -72,24 +73,24 @@ class Meter:
                 self._look(os.getpid())
 
     def _look(self, pid: int) -> None:
-        for child in _children(pid):
+        for child in children(pid):
             if child not in self._apart:
                 self._note(child)
                 self._look(child)
 
     def _note(self, pid: int) -> None:
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            key = (pid, fields[19])
+            times = cpu_times(pid)
+            key = (pid, times.began)
             kind = self._seen[key][0] if key in self._seen else _REST
             if kind in (_REST, DRIVER):  # before it is an actor or the connection
                 kind = _kind(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
         except (FileNotFoundError, ProcessLookupError):
             return
-        self._seen[key] = (kind, sum(map(int, fields[11:13])) / _TICKS)
+        self._seen[key] = (kind, times.own)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """Return the processes that any thread of a process has started."""
     found: list[int] = []
     try:

@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.distributed.cluster import Cluster, cluster
-from benchmarks.distributed.meter import DRIVER, Meter
+from benchmarks.distributed.meter import DRIVER, Meter, children
 from benchmarks.distributed.nodes import Nodes, nodes
 from benchmarks.distributed.scene import fusion
-from benchmarks.perf.figures import machine, spread
+from benchmarks.perf.figures import cpu_times, machine, spread
 
 BARS: Final = {"workers": 1.5, "ray": 2.5}
 _SLOTS: Final = 32
 _REST_SECONDS: Final = 10.0
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PIPELINE: Final = """
 name: rendered
 inputs: {text: A row.}
@@ -108,11 +107,10 @@ class Place:
 def tree(pid: int) -> float:
     """Return the CPU seconds of a process, its children, and those that have ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        times = cpu_times(pid)
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    return sum(map(int, fields[11:15])) / _TICKS + sum(tree(int(child)) for child in children)
+    return times.own + times.ended + sum(map(tree, children(pid)))
 
 
 def slope(place: Place, few: int, many: int) -> Spent:

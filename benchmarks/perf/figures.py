@@ -1,11 +1,30 @@
-"""Figures of the benchmarks: the machine, the number of measurements, minimum and median."""
+"""Figures of the benchmarks: the machine, CPU of processes, the number of measurements, minimum and median."""
 
 import os
 import platform
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
 
-__all__ = ["machine", "spread"]
+__all__ = ["CpuTimes", "cpu_times", "machine", "spread"]
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+class CpuTimes(NamedTuple):
+    """CPU seconds of a process, and of its children that have ended; `began` is its start, in ticks since boot."""
+
+    own: float
+    ended: float
+    began: str
+
+
+def cpu_times(pid: int) -> CpuTimes:
+    """Return the CPU times of a process so far. Raises FileNotFoundError or ProcessLookupError once it is gone."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own, ended = (sum(map(int, fields[at : at + 2])) / _TICKS for at in (11, 13))
+    return CpuTimes(own, ended, fields[19])
 
 
 def machine() -> str:

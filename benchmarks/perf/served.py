@@ -26,14 +26,13 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from benchmarks.perf import server
-from benchmarks.perf.figures import machine, spread
+from benchmarks.perf.figures import cpu_times, machine, spread
 from benchmarks.perf.wire import PIPELINE
 
 AT_ONCE = 100
 WAYS = ("whole", "streamed")
 GARBAGE = 200_000
 """Objects between two garbage collections, as in the commands of Fusion."""
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Taken(NamedTuple):
@@ -75,8 +74,7 @@ class Arm:
     @property
     def cpu(self) -> float:
         """CPU seconds of the process so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return cpu_times(self._process.pid).own
 
 
 # The program: it does what each line of standard input asks for.

@@ -1,4 +1,4 @@
-"""Bundles: many rows in one statement, which costs the server and the client about half of one for each row."""
+"""Bundles: many rows in one statement, which costs the server and the client less than a statement for each row."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final

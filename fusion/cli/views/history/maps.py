@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from fusion.cli.terminal import one_line, table
+from fusion.cli.views.budgets import stopped_by
 from fusion.cli.views.lines import cost_words, dollars, reason, seconds
 from fusion.client.history.map_types import MapDetails, MapDiff, MapSummary, RowPair, RowSummary
-from fusion.core.budget import passed
 from fusion.core.errors import BudgetError
 from fusion.core.types import Failure, FoldedFailure
 
@@ -96,9 +96,8 @@ def _needed(failure: Failure | None) -> str:
     """Say what a map needs to go on beside its options, if a budget stopped it."""
     if failure is None or failure.reason != BudgetError.__name__:
         return ""
-    _, level = passed(failure.message) or ("", "")
-    kept = level.removeprefix("budgets.")
-    return " and a higher budget" if kept == level else f", once the budget {kept!r} has room: see `fusion budgets`"
+    stop = stopped_by(failure.message)
+    return " and a higher budget" if stop is None else f", once the budget {stop[1]!r} has room: see `fusion budgets`"
 
 
 def map_diff_lines(diff: MapDiff, width: int | None = None) -> Iterator[str]:

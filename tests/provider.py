@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from weakref import WeakSet
 
 __all__ = ["Answer", "Provider", "Seen"]
 
@@ -104,6 +105,8 @@ class Provider:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="provider", daemon=True)
         self._served: set[asyncio.Task[None]] = set()
+        self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
+        self._stopping = False
 
     def __enter__(self) -> "Provider":
         self._thread.start()
@@ -128,12 +131,24 @@ class Provider:
         return await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024, ssl=self._tls)
 
     async def _stop(self) -> None:
+        """End all connections, also those that are only being accepted, and those whose client does not read."""
+        self._stopping = True
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())  # asyncio leaks what it has accepted once a server is closed
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._served:
+                task.cancel()
+            await asyncio.wait(others, timeout=_LOOK)
+        for transport in self._transports:
+            transport.abort()
+        await asyncio.sleep(0)
         self._server.close()
-        for task in self._served:
-            task.cancel()
-        await asyncio.gather(*self._served, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._transports.add(writer.transport)
+        if self._stopping:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._served.add(task)

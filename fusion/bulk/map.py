@@ -71,6 +71,7 @@ class MapRun:
         self._recent = recent
         self._executor = executor
         self._lock = lock
+        self._holds = True
         self._tally = Tally()
         self._began = time.monotonic()
         self._open: dict[int, Planned] = {}
@@ -101,7 +102,7 @@ class MapRun:
         self._setup.within.start()
         self._running = asyncio.create_task(self._run())
         loop = asyncio.get_running_loop()
-        self._lock.when_lost(lambda error: loop.call_soon_threadsafe(self._end_now, error))
+        self._lock.when_lost(lambda error: loop.call_soon_threadsafe(self._lose, error))
 
     async def next(self) -> list[RowResult] | None:
         """Return finished rows, once there are some; None when no more come."""
@@ -139,7 +140,7 @@ class MapRun:
 
     async def _run(self) -> None:
         setup = self._setup
-        job = Job(setup.terms, self._worker.work, setup.concurrency, self._note)
+        job = Job(setup.terms, self._worker.work, setup.concurrency, self._note, lambda: self._holds)
         try:
             async with asyncio.timeout(setup.within.remaining_seconds()):
                 await self._take_over(job)
@@ -293,6 +294,11 @@ class MapRun:
         self._read_no_more(error)
         if self._running is not None:
             self._running.cancel()
+
+    def _lose(self, error: StoreError) -> None:
+        """End the map as its lock is lost."""
+        self._holds = False
+        self._end_now(error)
 
     # The end.
 

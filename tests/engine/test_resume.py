@@ -81,18 +81,24 @@ class Stopping(Model):
         return reply
 
 
-def interrupted_at(fusion: Fusion, model: Stopping, number: int, **options: Any) -> Result:
-    """What was finished of a run that is stopped when its model is asked for this time."""
-    model.stop_at = model.asked + number
-    handle = None
+def stopped_by(model: "Stopping | Sampling", fusion: Fusion, **options: Any) -> Result:
+    """What a run has finished when its model stops it."""
+    begun = threading.Event()
 
     def stop() -> None:
-        assert handle is not None
+        begun.wait()
         handle.stop()
 
     model.stop = stop
     handle = fusion.start("do it", **options)
-    result = handle.wait()
+    begun.set()
+    return handle.wait()
+
+
+def interrupted_at(fusion: Fusion, model: Stopping, number: int, **options: Any) -> Result:
+    """What was finished of a run that is stopped when its model is asked for this time."""
+    model.stop_at = model.asked + number
+    result = stopped_by(model, fusion, **options)
     model.stop_at = None
     return result
 
@@ -250,10 +256,7 @@ stages:
 output: answer
 """)
     with Fusion(model=model, store=store) as fusion:
-        handle = None
-        model.stop = lambda: handle.stop()  # type: ignore[attr-defined]
-        handle = fusion.start("do it", pipeline=text)
-        first = handle.wait()
+        first = stopped_by(model, fusion, pipeline=text)
         assert first.status == "failed"
         model.stop = None
         again = fusion.resume(first.run_id)

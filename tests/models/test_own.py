@@ -1,6 +1,7 @@
 """Models of one's own: what goes wrong inside of one fails its call; its info has a default, and its price counts."""
 
 import asyncio
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,17 @@ def test_the_chain_goes_on_after_a_model_that_cancels_itself(fusion: Any) -> Non
 
 
 def test_a_run_is_still_stopped_while_a_model_of_ones_own_waits(fusion: Any) -> None:
+    waits = threading.Event()
+
     class Waiting(Model):
         async def complete(self, request: Request, on_delta: Deltas | None = None) -> Reply:
-            handle.stop()
+            waits.set()
             await asyncio.sleep(60)
             raise AssertionError
 
     handle = fusion({"bulk": Waiting()}).start("x", pipeline=pipeline(GENERATE))
+    assert waits.wait(30)
+    handle.stop()
     assert handle.wait(30).error.reason == "Interrupted"
     assert handle.exit_code == 130
 

@@ -68,13 +68,15 @@ def same_terms(before: str | None, terms: Terms) -> bool:
 class Job(NamedTuple):
     """A map to run: its terms, the work on one row here, and the number of rows at once.
 
-    `note` tells the person who watches the map.
+    `note` tells the person who watches the map. `holds` is false once the lock of the map is lost: another driver may
+    run it, whose rows are not for this one to stop.
     """
 
     terms: Terms
     work: Work
     concurrency: int
     note: Callable[[str], None]
+    holds: Callable[[], bool]
 
 
 class Executor(ABC):

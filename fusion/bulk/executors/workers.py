@@ -204,9 +204,12 @@ class _Pass:
         self._closed = True
 
     async def stop(self) -> None:
-        """End the pass early: withdraw what waits, and let workers stop what runs."""
+        """End the pass early: withdraw what waits, and let workers stop what runs.
+
+        A pass without the lock of its map leaves both to the next one, which may have begun.
+        """
         self._listener.close()
-        if self._closed:
+        if self._closed or not self._job.holds():
             return
         self._closed = True
         with suppress(StoreError, TimeoutError):  # the next pass takes over what is left

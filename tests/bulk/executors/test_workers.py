@@ -382,6 +382,29 @@ def test_workers_are_listed(site: Site, capfd: pytest.CaptureFixture[str]) -> No
     assert [line.split()[0::2] for line in capfd.readouterr().out.splitlines()][1] == ["one", "0/3", "serving"]
 
 
+def test_a_driver_that_loses_its_lock_leaves_its_rows_to_the_workers(site: Site) -> None:
+    """The next one takes them over as they run: no call is asked twice."""
+    may = threading.Event()
+    site.on_call = lambda text, key: Answer(text.lower(), until=may if text.startswith("ANSWER") else None)
+    a = site.worker("a", "--concurrency", "2")
+    a.wait_for("serving")
+    of_workers = backends(site.database, "locks")
+    with site.fusion() as fusion:
+        handle = site.start(fusion, *TEXTS)
+        site.wait_until(lambda: len(answering(site)) == 2, "two second calls")
+        cut(site.database, set(backends(site.database, "locks")) - set(of_workers))
+        with pytest.raises(StoreError, match="locks was cut"):
+            handle.wait()
+        with Fusion(store=site.database) as other:
+            assert len(other.store.slices.under_way("m")) == len(TEXTS)
+    may.set()
+    _, report = site.map(*TEXTS)
+    assert report.status == "ok"
+    assert set(site.written) == set(TEXTS)
+    assert site.asked == calls(TEXTS, read=1, answer=1)
+    assert not [one for one in a.news if one["type"] not in ("serving", "took")]
+
+
 @pytest.fixture
 def own_server() -> Iterator[Cluster]:
     """A server of this test, which stops and starts."""

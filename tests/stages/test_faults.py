@@ -27,7 +27,7 @@ MODEL = "openai/mock"
 INFO = ModelInfo(
     id=MODEL, provider="openai", json_schema=True, context=100_000, price=Price(input="0.000001", output="0.00001")
 )
-PATIENCE = 1.0
+PATIENCE = 0.3
 SOME = 'role: [{when: "item.value == 2", use: bad}, {use: good}]'
 LINES = '{kind: map, over: "[1, 2, 3]", role: good, prompt: "say {{ item.value }}"}'
 PANEL = "{kind: panel, members: [good, bad, good], prompt: ask, grace: 60}"

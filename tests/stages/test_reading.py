@@ -133,6 +133,35 @@ def test_a_subtask_reads_the_sections_that_there_are(fusion: Any, named: Any, re
     assert note == "" or any(note in one for one in result.notes)
 
 
+@pytest.mark.parametrize(
+    ("title", "named", "read"),
+    [
+        ("Town 3", [4], [3]),
+        ("town 3:", [4, 5], [3]),
+        ("Towns", [12], [3, 4]),
+        ("Towns > Town 4", [1], [4]),
+        ("Town 3", [3, 4], [3, 4]),  # right, and more
+        ("Town 3", [], []),  # joins results
+        ("Fee of Town 3", [4], [4]),
+        ("3", [4], [4]),
+        ("Town 99", [4], [4]),
+        ("", [4], [4]),
+    ],
+)
+def test_a_subtask_called_as_a_heading_reads_its_sections_if_it_miscounts(
+    fusion: Any, title: str, named: list[int], read: list[int]
+) -> None:
+    worked: list[str] = []
+    frontier = Frontier(plan(subtask(title, sections=named)))
+    parts = [town(number, str(100 + number)) for number in range(1, 13)]
+    parts[2:4] = ["# Towns", *parts[2:4], "# Others"]
+    result, _ = played(fusion, frontier, lambda request: worked.append(said(request)) or "x", "\n\n".join(parts))
+    (text,) = worked
+    assert [number for number in range(1, 13) if f"The fee of Town {number} is" in text] == read
+    miscounted = bool(named) and set(read).isdisjoint(named)
+    assert any("is called" in note and "it reads" in note for note in result.notes) is miscounted
+
+
 def test_sections_named_by_a_needed_result_are_shown(fusion: Any) -> None:
     frontier = Frontier(plan(subtask("Highest", sections=[1]), subtask("Join", needs=[1], sections=[])))
     worked: list[str] = []
@@ -147,7 +176,7 @@ def test_sections_named_by_a_needed_result_are_shown(fusion: Any) -> None:
 
 
 def test_a_worker_whose_sections_lack_something_is_given_more_once(fusion: Any) -> None:
-    frontier = Frontier(plan(subtask("Town 9", sections=[2])))
+    frontier = Frontier(plan(subtask("Fee of Town 9", sections=[2])))
     worked: list[str] = []
 
     def work(request: Request) -> str:
@@ -195,7 +224,7 @@ def test_data_says_in_a_property_of_its_own_that_sections_lack_something(fusion:
         found = "Town 9 is 109" in said(request)
         return json.dumps({"fee": 109 if found else 0, "not_in_sections": None if found else "the fee of Town 9"})
 
-    models = {"frontier": plan(subtask("Town 9", sections=[2])), "bulk": work}
+    models = {"frontier": plan(subtask("Fee of Town 9", sections=[2])), "bulk": work}
     pipeline = Pipeline.from_yaml(SHAPED)
     result, _ = run(fusion(models), "fees?", pipeline=pipeline, inputs={"context": LONG})
     assert result.data == [{"fee": 109}]

@@ -145,12 +145,14 @@ output: answer
             return
         if sections is not None:
             variables["material"] = sections.numbered() if self.outline == "never" else sections.outline()
-        count, combines = 0 if sections is None else len(sections), ctx.inputs.combines
+        combines = ctx.inputs.combines
         variables = {"combines": combines, **variables}
-        taken = Taken(self.max_subtasks, count, combines)
+        taken = Taken(self.max_subtasks, sections or Sections(()), combines)
         reader = PlanReader(taken, lambda head: _give(ctx, head), ctx.outputs.feed("subtasks"), ctx)
         ask = self.ask(ctx, variables, "plan")._replace(
-            schema=plan_schema(self.max_subtasks, sections=count, combines=combines), parse=False, deltas=reader
+            schema=plan_schema(self.max_subtasks, sections=len(taken.sections), combines=combines),
+            parse=False,
+            deltas=reader,
         )
         breaks = _Breaks(ctx)
         ended = await self._ask(ctx, ask, reader, breaks)

@@ -10,7 +10,7 @@ from fusion.models.structured import reading
 from fusion.stages.context import Answer, Ask, StageContext
 from fusion.stages.feed import Feed
 from fusion.stages.subtasks.combine import KINDS, combine_of
-from fusion.stages.text.sections import MOST_NAMED
+from fusion.stages.text.sections import MOST_NAMED, Sections, ranges
 
 HEAD = ("goal", "constraints", "merge_instructions", "combine")
 _LEAVINGS = " \t\r\n,}`"  # after a list that the model forgot to close
@@ -23,10 +23,10 @@ _SUBTASKS = re.compile(r'(?<!\\)"subtasks"\s*:\s*\[')
 
 
 class Taken(NamedTuple):
-    """Bounds of a plan: the most subtasks, the number of sections, and whether values may be combined."""
+    """Bounds of a plan: the most subtasks, the sections that they may name, and whether values may be combined."""
 
     most: int
-    sections: int = 0
+    sections: Sections
     combines: bool = False
 
 
@@ -206,7 +206,7 @@ class PlanReader:
             "title": title or instructions[:60],
             "instructions": instructions or title,
             "needs": [need + 1 for need in self._needs(raw)],
-            "sections": self._sections(raw),
+            "sections": self._sections(raw, title),
             "difficulty": _difficulty(raw.get("difficulty")),
             "capabilities": _texts(raw, "capabilities"),
             "expected_output": _text(raw, "expected_output"),
@@ -240,13 +240,13 @@ class PlanReader:
                 needs.append(index)
         return tuple(needs)
 
-    def _sections(self, raw: dict[str, Any]) -> list[int]:
+    def _sections(self, raw: dict[str, Any], title: str) -> list[int]:
         """Return the numbers of existing sections; others are dropped with a note."""
         given = raw.get("sections")
         numbers: list[int] = []
         for number in given if isinstance(given, list) and self._bounds.sections else []:
             whole = isinstance(number, int) and not isinstance(number, bool)
-            if not (whole and 1 <= number <= self._bounds.sections):
+            if not (whole and 1 <= number <= len(self._bounds.sections)):
                 self._ctx.events.note(
                     f"subtask {self._number} names section {number!r}, which does not exist: dropped"
                 )
@@ -254,12 +254,21 @@ class PlanReader:
                 numbers.append(number)
         if len(numbers) > MOST_NAMED:
             self._ctx.events.note(f"subtask {self._number} names {len(numbers)} sections; it reads {MOST_NAMED}")
-        return numbers[:MOST_NAMED]
+        return self._meant(title, numbers[:MOST_NAMED])
+
+    def _meant(self, title: str, numbers: list[int]) -> list[int]:
+        """Return the sections whose heading is the title of a subtask, if it names others: it has miscounted."""
+        headed = self._bounds.sections.headed(title)[:MOST_NAMED] if numbers else []
+        if not headed or not set(headed).isdisjoint(numbers):
+            return numbers
+        called, named = f"is called {title!r}", f"names section {ranges(numbers)}"
+        self._ctx.events.note(f"subtask {self._number} {called} and {named}; it reads {ranges(headed)}")
+        return headed
 
     def unnamed(self) -> list[int]:
         """Return the sections that no subtask names."""
         named = {number for subtask in self._subtasks for number in subtask["sections"]}
-        return [number for number in range(1, self._bounds.sections + 1) if number not in named]
+        return [number for number in range(1, len(self._bounds.sections) + 1) if number not in named]
 
 
 def _head_of(text: str) -> dict[str, Any]:

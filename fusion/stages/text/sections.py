@@ -131,6 +131,10 @@ class Sections:
             return [number]
         return found
 
+    def headed(self, name: str) -> list[int]:
+        """Return the sections at or below a heading, or a path of headings, of this name."""
+        return self._headed(_words(name))
+
     def _headed(self, words: list[str]) -> list[int]:
         """Return the sections at or below a path of headings, else those at or below a heading."""
         paths = [[_words(part) for part in one.title.split(" > ")] for one in self.all] if words else []

@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from fusion.bulk.planner import Pass
 from fusion.bulk.sources import RowsGiven, RowSource
 from fusion.bulk.sources.columns import Columns
 from fusion.bulk.sources.keys import map_id_of
+from fusion.client.budgets import SharedBudgets
 from fusion.client.options import tags_of
 from fusion.client.retention import Sweep
 from fusion.core.budget import Amount, Bid, Budget, Caps, account_at, limits_of
@@ -42,11 +44,15 @@ MapInputs = RowsGiven
 
 
 class MapGround(NamedTuple):
-    """Ground of a map: the recorder of its runs, its spec without inputs, and the ids of the user's own models."""
+    """Ground of a map: the recorder of its runs, its spec without inputs, and the ids of the user's own models.
+
+    `within` is the budget that the map shares, one of `budgets`.
+    """
 
     recorder: Recorder
     spec: RunSpec
     own: frozenset[str]
+    budgets: SharedBudgets
     within: Budget | None
     sweep: Sweep
 
@@ -72,7 +78,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         lock.release()
         raise
     sink, recent = options.get("on_event"), Recent()
-    started = _started(ground.spec, source, one, options, concurrency)
+    started = _started(ground, source, one, options, concurrency)
     recorder, map_sink = ground.recorder.of_map(started, sink)
     setup = MapSetup(
         one=one,
@@ -87,6 +93,7 @@ def begin(ground: MapGround, source: RowSource, output: RowOutput | None, option
         within=within,
         sink=map_sink,
         started=started,
+        left=partial(ground.budgets.left_at_end, ground.within),
         sweep=ground.sweep,
         notes=(*filter(None, [source.note]), *one.columns.notes, *notes),
     )
@@ -219,8 +226,8 @@ def _open_account(store: Store, one: Pass, limits: Limits | None) -> None:
     store.accounts.exchange(account, f"pass {one.number} of {one.map_id}", Bid(spent, first=True, last=True))
 
 
-def _started(spec: RunSpec, source: RowSource, one: Pass, options: MapOptions, concurrency: int) -> MapStarted:
-    output = options.get("output")
+def _started(ground: MapGround, source: RowSource, one: Pass, options: MapOptions, concurrency: int) -> MapStarted:
+    spec, output = ground.spec, options.get("output")
     return MapStarted(
         run_id=one.map_id,
         pipeline=spec.pipeline.name,
@@ -233,4 +240,5 @@ def _started(spec: RunSpec, source: RowSource, one: Pass, options: MapOptions, c
         roles={name: role.models[0].id for name, role in spec.roles.all.items()},
         stages={name: stage.kind for name, stage in spec.pipeline.stages.items()},
         tags=dict(one.tags),
+        budgets=tuple(ground.budgets.left(ground.within)),
     )

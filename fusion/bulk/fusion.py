@@ -7,13 +7,15 @@ from fusion.client import client
 from fusion.client.options import DEFAULT_PIPELINE, answer_of, check_options, tags_of
 
 if TYPE_CHECKING:
-    from fusion.bulk.begin import MapInputs
+    from fusion.bulk.begin import MapGround, MapInputs
     from fusion.bulk.executors.node import Node
     from fusion.bulk.handle import AsyncMapRows, MapHandle, MapRows
     from fusion.bulk.map import MapRun
     from fusion.bulk.options import MapOptions
     from fusion.bulk.quote import MapQuote
     from fusion.client.loop import LoopThread
+    from fusion.core.budget import Budget
+    from fusion.engine.run_spec import RunSpec
 
 
 class Fusion(client.Fusion):
@@ -66,7 +68,7 @@ class Fusion(client.Fusion):
         >>> quote = fusion.quote_map("tickets.csv", pipeline="triage.yaml", key="id")
         >>> quote.to_run, quote.usd.likely
         """
-        from fusion.bulk.begin import MapGround, pass_ahead
+        from fusion.bulk.begin import pass_ahead
         from fusion.bulk.options import Choice, MapOptions, checked_concurrency
         from fusion.bulk.quote import checked_source, quoted_map
         from fusion.bulk.reader import chosen
@@ -80,8 +82,7 @@ class Fusion(client.Fusion):
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
         batch, terms = options.get("batch", False), _terms(options)
         spec = prepare_without_keys(self._cast, loaded, make=prepare_many, limits=self._budget, **terms)
-        launcher = self._launcher
-        ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), None, launcher.sweep())
+        ground = self._ground(spec, None)
         media = reads_media(loaded.pipeline, options.get("constants") or ())
         source = checked_source(open_source(inputs, format=options.get("format"), media=media))
         choice = Choice.of(options.get("limit"), options.get("sample"))
@@ -90,14 +91,14 @@ class Fusion(client.Fusion):
             one,
             source,
             chosen(source, choice, one.name_of),
-            launcher.recorder.store,
+            self._launcher.recorder.store,
             limits=limits_of(options.get("budget")),
             concurrency=checked_concurrency(options.get("concurrency"), batch=batch),
             sample=quoted,
         )
 
     def _map(self, inputs: "MapInputs", stdout: Any, options: "MapOptions") -> "tuple[str, MapRun]":
-        from fusion.bulk.begin import MapGround, begin
+        from fusion.bulk.begin import begin
         from fusion.bulk.options import MapOptions
         from fusion.bulk.outputs import answer_fields, open_output
         from fusion.bulk.sources import open_source
@@ -112,8 +113,7 @@ class Fusion(client.Fusion):
         within = self._launcher.budgets.of(shared, tags_of(options.get("tags")))
         loaded = self._loader.load(options.get("pipeline", DEFAULT_PIPELINE))
         spec = prepare_many(self._cast, loaded, limits=self._budget, **_terms(options))
-        launcher = self._launcher
-        ground = MapGround(launcher.recorder, spec, frozenset(self._cast.own), within, launcher.sweep())
+        ground = self._ground(spec, within)
         media = reads_media(loaded.pipeline, options.get("constants") or ())
         source = open_source(inputs, format=options.get("format"), media=media, stdin=_stdin())
         path = options.get("output")
@@ -123,6 +123,13 @@ class Fusion(client.Fusion):
             else open_output(path, answer_fields(loaded), stdout=stdout, read=source.holds)
         )
         return begin(ground, source, output, options)
+
+    def _ground(self, spec: "RunSpec", within: "Budget | None") -> "MapGround":
+        from fusion.bulk.begin import MapGround
+
+        launcher = self._launcher
+        own = frozenset(self._cast.own)
+        return MapGround(launcher.recorder, spec, own, launcher.budgets, within, launcher.sweep())
 
 
 def _terms(options: "MapOptions") -> dict[str, Any]:

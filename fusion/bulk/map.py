@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -21,7 +21,9 @@ from fusion.client.retention import Sweep
 from fusion.core.budget import Amount, Budget
 from fusion.core.errors import BudgetError, FusionError, StageError, StoreError, failure_of, first_error
 from fusion.core.events import MapFinished, MapStarted, Noted, RowFinished, Sink
+from fusion.core.log import LOG
 from fusion.core.result import Cost
+from fusion.core.types import Balance
 from fusion.store.base import RunLock, Store
 from fusion.store.rows import LinesFound, MapEnded
 
@@ -33,7 +35,7 @@ _PLANNED: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class MapSetup:
-    """Parts of a map. `within` is its own budget, beneath those that it shares with others."""
+    """Parts of a map. `within` is its own budget, beneath those that it shares; `left` tells their rest."""
 
     one: Pass
     terms: Terms
@@ -47,6 +49,7 @@ class MapSetup:
     within: Budget
     sink: Sink | None
     started: MapStarted
+    left: Callable[[], Awaitable[Sequence[Balance]]]
     sweep: Sweep
     notes: tuple[str, ...] = ()
 
@@ -129,7 +132,7 @@ class MapRun:
             await self._leave()
         except Exception as error:  # noqa: BLE001 - said in the report, behind the rows that are kept
             self._failure = self._failure or error
-        report = self._report(await self._cost(), interrupted=interrupted)
+        report = self._report(await self._cost(), await self._left(), interrupted=interrupted)
         one, store = self._setup.one, self._setup.store
         store.put(MapEnded(one.map_id, one.number, report.status, time.time(), report.failure))
         store.put(LinesFound(one.map_id, first=True, lines=()))
@@ -336,7 +339,15 @@ class MapRun:
             return Cost(usd=self._tally.usd, unknown_calls=self._tally.unknown_calls)
         return Cost(usd=counts.usd, unknown_calls=counts.unknown_calls)
 
-    def _report(self, cost: Cost, *, interrupted: bool) -> MapReport:
+    async def _left(self) -> Sequence[Balance]:
+        """Return what is left of kept budgets; nothing if the store cannot be read."""
+        try:
+            return await self._setup.left()
+        except StoreError as error:
+            LOG.warning("%s", error)
+            return ()
+
+    def _report(self, cost: Cost, budgets: Sequence[Balance], *, interrupted: bool) -> MapReport:
         setup, tally, failure = self._setup, self._tally, self._failure
         bad = setup.tolerance.passed(tally.failed, tally.done)
         status, code = ending_of(tally, failure, too_many=bad, held=self._held, interrupted=interrupted)
@@ -357,6 +368,7 @@ class MapRun:
                 "kept": tally.kept,
                 "gone": gone,
                 "cost": cost,
+                "budgets": budgets,
                 "seconds": time.monotonic() - self._began,
                 "failures": tally.failures,
                 "failure": None if failure is None else failure_of(failure),

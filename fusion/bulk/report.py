@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fusion.core.budget import Budget
 from fusion.core.errors import BudgetError, FusionError, StageError, Waits
 from fusion.core.result import Cost
-from fusion.core.types import Failure, FailureFold, FoldedFailure, Value
+from fusion.core.types import Balance, Failure, FailureFold, FoldedFailure, Value
 
 
 class RowResult(Value):
@@ -35,8 +35,9 @@ class MapReport(Value):
 
     `rows` counts those in the inputs that were read, `waiting` those of them without an end. `held` of these
     wait for a person. `kept` of the finished
-    ones were done in earlier passes. `cost` is that of all runs of the map so far. `failure` is the reason why it
-    ended early. `failures` are folded, the most frequent first.
+    ones were done in earlier passes. `cost` is that of all runs of the map so far. `budgets` are those of the store
+    that cover it, as they are at its end. `failure` is the reason why it ended early. `failures` are folded, the most
+    frequent first.
     """
 
     map_id: str
@@ -54,6 +55,7 @@ class MapReport(Value):
     gone: int = 0
     """Lines of the output whose rows are not in the inputs."""
     cost: Cost = Cost()
+    budgets: tuple[Balance, ...] = ()
     seconds: float = 0.0
     failures: tuple[FoldedFailure, ...] = ()
     failure: Failure | None = None

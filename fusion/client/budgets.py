@@ -1,5 +1,6 @@
 """Shared budgets: the `[budgets.NAME]` of the settings, as levels above the runs of a loop."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,14 @@ class SharedBudgets:
             return []
         names = [lease.account.name for lease in within.leases]
         return [_balance(self._store, name, self._tables[name]) for name in names if name in self._tables]
+
+    async def left_at_end(self, within: Budget | None) -> list[Balance]:
+        """Return what is left of the kept budgets of a map that has ended. Raises StoreError."""
+        names = set() if within is None else {lease.account.name for lease in within.leases}
+        for lease in self._leased:
+            if lease.account.name in names:
+                await lease.report()
+        return await asyncio.to_thread(self.left, within)
 
     def check(self, name: str) -> None:
         """Raise UsageError for a budget by name that other processes cannot share."""

@@ -439,7 +439,8 @@ class MapStarted(EventBase):
     """A map starts or resumes: one pipeline over many rows, each of them a run. `run_id` is the id of the map.
 
     `expected` is the number of rows in the inputs, None if it is unknown. `passes` counts the times the map was
-    started, from 1. `stages` maps each stage of the pipeline to its kind.
+    started, from 1. `stages` maps each stage of the pipeline to its kind. `budgets` are those of the store that cover
+    the map, with what is left of them.
     """
 
     type: Literal["map_started"] = "map_started"
@@ -453,6 +454,7 @@ class MapStarted(EventBase):
     roles: dict[str, str]
     stages: dict[str, str]
     tags: dict[str, str] = Field(default={})
+    budgets: tuple[Balance, ...] = ()
 
 
 class RowFinished(EventBase):

@@ -75,6 +75,27 @@ def test_without_such_a_budget_the_table_says_how(command: Command, write: Write
     assert (ran.code, "per" in ran.out) == (0, True)
 
 
+def test_a_map_says_what_is_left_at_its_begin_and_end(
+    command: Command, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write("[budgets.team]\ncalls = 9\nusd = 2\nper = 'month'\ntags = {}\n")
+    on_scripted_models(monkeypatch)
+    file, rows, store = tmp_path / "test.yaml", tmp_path / "rows.jsonl", str(tmp_path / "runs.db")
+    file.write_text(ONE)
+    rows.write_text('{"task": "a"}\n{"task": "b"}\n')
+    month = f"{datetime.now(UTC):%Y-%m}"
+    of_rows = ("map", str(file), str(rows), "-m", "scripted/echo", "--store", store)
+    ran = command(*of_rows)
+    first, *rest = ran.err.splitlines()
+    assert first.endswith(f"; team: $2.0000, 9 calls left in {month}")
+    assert (
+        f"budget team: $0.0000 spent of $2.0000, $2.0000 left; 2 calls spent of 9 calls, 7 calls left in {month}"
+        in rest
+    )
+    again = command(*of_rows, "--quiet")
+    assert "budget team" not in again.err
+
+
 def test_the_receipt_of_a_run_names_its_budgets(
     command: Command, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

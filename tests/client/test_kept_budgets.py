@@ -16,7 +16,7 @@ from fusion import Fusion, Result, RunFailed, ScriptedModel, Settings, UsageErro
 from fusion.cli.views.lines import first_line
 from fusion.core.budget import Account, Amount, Bid, Caps
 from fusion.core.errors import BudgetError
-from fusion.core.events import EventBase, RunStarted
+from fusion.core.events import EventBase, MapStarted, RunStarted
 from fusion.store.accounts import settle_dead
 from fusion.store.open import open_store
 from tests.conftest import Write, pipeline
@@ -247,6 +247,35 @@ def test_a_map_counts_every_row(fusion: Any, tmp_path: Path) -> None:
         with pytest.raises(BudgetError, match=r"'budgets\.team'"):
             list(rows)
     assert [one.calls for one in spent(tmp_path / "runs.db").values()] == [3]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 30])
+def test_a_map_tells_of_the_budgets_that_cover_it_at_its_begin_and_end(fusion: Any, rows: int) -> None:
+    """The report counts all that was spent, and no lease of the process itself as spent."""
+    text = (
+        "[budgets.team]\ncalls = 100\nusd = 9\nper = 'store'\ntags = {}\n[budgets.day]\ntokens = 99999\nper = 'day'\n"
+    )
+    one, events = fusion(text), list[EventBase]()
+    one.complete("x", pipeline=ONE)
+    handle = one.start_map([f"row {at}" for at in range(rows)], pipeline=ONE, within="day", on_event=events.append)
+    report = handle.wait()
+    begun = {budget.name: budget for event in events if isinstance(event, MapStarted) for budget in event.budgets}
+    ended = {budget.name: budget for budget in report.budgets}
+    assert begun.keys() == ended.keys() == {"team", "day"}
+    assert begun["team"].limits["calls"].limit == 100
+    assert begun["day"].limits["tokens"].left == 99_999
+    calls, dollars = ended["team"].limits["calls"], ended["team"].limits["usd"]
+    assert (calls.spent, calls.leased, calls.left) == (1 + rows, 0, 99 - rows)
+    assert (dollars.spent, dollars.left) == (Decimal("0.10") * (1 + rows), 9 - Decimal("0.10") * (1 + rows))
+    assert one.map([], pipeline=ONE).report is None
+
+
+@pytest.mark.parametrize("given", ["", "[budgets.here]\ncalls = 9\n"])
+def test_a_map_without_kept_budgets_tells_of_none(fusion: Any, given: str) -> None:
+    one = fusion(given or "[defaults]\n")
+    report = one.start_map(["x"], pipeline=ONE, **({"within": "here"} if given else {})).wait()
+    assert report.status == "ok"
+    assert report.budgets == ()
 
 
 @pytest.mark.parametrize(

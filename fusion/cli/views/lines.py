@@ -89,6 +89,16 @@ def left_words(budget: Balance) -> str:
     return f"{budget.name}: {', '.join(parts)} left{_in_period(budget)}"
 
 
+def standing_words(budget: Balance) -> str:
+    """Say what is spent of a budget in its period by all that it covers, and what is left."""
+    parts = (
+        f"{amount_words(unit, share.spent)} spent of {amount_words(unit, share.limit)},"
+        f" {amount_words(unit, share.left)} left"
+        for unit, share in budget.limits.items()
+    )
+    return f"budget {budget.name}: {'; '.join(parts)}{_in_period(budget)}"
+
+
 def use_words(budget: BudgetUse) -> str:
     """Say what a run spent of a budget, and what is left of it."""
     spent = ", ".join(amount_words(unit, one.spent) for unit, one in budget.limits.items())

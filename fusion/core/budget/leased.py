@@ -187,10 +187,10 @@ class Leased(Budget):
         bid = Bid(self._spent.amount(), kept.amount(), least.amount(), most.amount())
         return self._make(bid, demand, settle=waits and self._pauses % _SETTLE_EVERY == 0)
 
-    def _report(self, *, everything: bool) -> None:
+    def _report(self, *, everything: bool) -> "asyncio.Future[Standing]":
         """Report what was spent, and keep the whole lease, or what is reserved."""
         kept = self._kept(everything=everything).amount()
-        self._make(Bid(self._spent.amount(), kept, kept, kept), NOTHING)
+        return self._make(Bid(self._spent.amount(), kept, kept, kept), NOTHING)
 
     def _kept(self, *, everything: bool) -> Tally:
         """Return what a bid keeps in any case. Nothing beyond it is reserved until the answer."""
@@ -341,6 +341,13 @@ class Leased(Budget):
     def _mark(self) -> None:
         """Measure the pace since the last mark."""
         self._pace, self._marked = self._spent.minus(self._marked).at_least(NOTHING), self._spent.plus(NOTHING)
+
+    async def report(self) -> None:
+        """Report what was spent, and give back what no attempt reserves."""
+        while self._asked is not None:
+            await asyncio.wait([self._asked])
+        if self.term.opened and not self._closed:
+            await asyncio.wait([self._report(everything=False)])
 
     async def close(self) -> None:
         """Report all that was spent, and give back every lease."""

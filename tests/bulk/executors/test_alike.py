@@ -139,6 +139,8 @@ def test_workers_spend_from_a_budget_of_all_processes(site: Site, monkeypatch: p
         _, report = site.map(*TEXTS, within="team")
         assert (report.status, report.exit_code) == ("failed", 4)
         assert sum(site.asked.values()) == 6
+        (team,) = report.budgets
+        assert (team.name, team.limits["calls"].limit, team.limits["calls"].left) == ("team", 6, 0)
         assert site.map(*TEXTS, within="team")[1].exit_code == 4
     assert sum(site.asked.values()) == 6
 

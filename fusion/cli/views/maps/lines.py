@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from fusion.cli.terminal import one_line
 from fusion.cli.views.history.maps import failure_lines, short_key
-from fusion.cli.views.lines import cost_words, dollars, happening, reason, role_words, seconds
+from fusion.cli.views.lines import (
+    cost_words,
+    dollars,
+    happening,
+    left_words,
+    reason,
+    role_words,
+    seconds,
+    standing_words,
+)
 from fusion.cli.views.maps.progress import MapProgress, SlowRow
 from fusion.core.events import (
     AttemptFailed,
@@ -35,7 +44,8 @@ def first_line(event: MapStarted, settings: tuple[Path, ...] = ()) -> str:
     again = f", continued ({event.passes - 1})" if event.passes > 1 else ""
     files = f"; settings {', '.join(map(str, settings))}" if settings else ""
     rows = f"rows from {event.source}, {event.concurrency} at once"
-    return one_line(f"{event.pipeline}: map {event.run_id}{again}; profile {event.profile}; {roles}; {rows}{files}")
+    line = f"{event.pipeline}: map {event.run_id}{again}; profile {event.profile}; {roles}; {rows}{files}"
+    return one_line(line + "".join(f"; {left_words(one)}" for one in event.budgets))
 
 
 def progress_line(progress: MapProgress, cap: Decimal | None) -> str:
@@ -175,6 +185,7 @@ def report_lines(report: "MapReport", *, quiet: bool) -> Iterator[str]:
         yield from failure_lines(report.failures)
     if not quiet:
         yield summary_line(report)
+        yield from map(standing_words, report.budgets)
 
 
 def summary_line(report: "MapReport") -> str:

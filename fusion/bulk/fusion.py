@@ -61,7 +61,8 @@ class Fusion(client.Fusion):
         """Return the likely cost of a map, from the quotes of so many `quoted` rows of it, without any call.
 
         Rows that the store has already are not counted in the cost. `.usd` has `low`, `likely`, `high` and the `cap`
-        of the budget, if one is given. With `batch`, prices are those of the providers' batches.
+        of the budget, if one is given. `.budgets` are those of the store that cover the map, with what is left of
+        them. With `batch`, prices are those of the providers' batches.
 
         Raises UsageError for inputs that cannot be read, or only once, such as standard input.
 
@@ -75,6 +76,7 @@ class Fusion(client.Fusion):
         from fusion.bulk.sources import open_source
         from fusion.bulk.sources.columns import reads_media
         from fusion.core.budget import limits_of
+        from fusion.core.types import Limits
         from fusion.engine.prepare import prepare_many, prepare_without_keys
 
         check_options(options, MapOptions)
@@ -87,12 +89,15 @@ class Fusion(client.Fusion):
         source = checked_source(open_source(inputs, format=options.get("format"), media=media))
         choice = Choice.of(options.get("limit"), options.get("sample"))
         one = pass_ahead(ground, source, options)
+        shared, budgets = self._launcher.budgets.ahead(options.get("within"), one.tags)
+        limits = (limits_of(options.get("budget")) or Limits()).tighter(shared or Limits())
         return quoted_map(
             one,
             source,
             chosen(source, choice, one.name_of),
             self._launcher.recorder.store,
-            limits=limits_of(options.get("budget")),
+            limits=limits,
+            budgets=budgets,
             concurrency=checked_concurrency(options.get("concurrency"), batch=batch),
             sample=quoted,
         )

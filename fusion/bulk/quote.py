@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 from fusion.bulk.planner import Pass, Planned, Planner
 from fusion.bulk.sources import RowSource, SourceRow
 from fusion.core.errors import InputError, UsageError
-from fusion.core.types import Limits, Value
+from fusion.core.types import Balance, Limits, Value
 from fusion.engine.run_spec import RunSpec
 from fusion.quote.quote import Dollars, Quantity, Quote, Seconds, quoted
 from fusion.store.base import Store
@@ -40,6 +40,8 @@ class MapQuote(Value):
     the limit of the budget, if one is given; without it, no bound is known for rows that were not sampled. `most` is
     the sum of all worst cases, scaled. With `batch`, prices are those of the providers' batches where known.
 
+    `budgets` are those of the store that cover the map, with what is left of them in their present periods.
+
     `seconds` counts the rows that run at once. `unpriced` names the models of unknown price.
     """
 
@@ -58,6 +60,7 @@ class MapQuote(Value):
     sampled: int
     batch: bool
     limits: Limits
+    budgets: tuple[Balance, ...] = ()
     calls: Quantity
     input: Quantity
     output: Quantity
@@ -66,6 +69,12 @@ class MapQuote(Value):
     seconds: Seconds
     unpriced: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def lacks(self, budget: Balance) -> tuple[str, ...]:
+        """Return the limits of a budget that the likely cost would pass: usd, tokens, calls."""
+        tokens = self.input.likely + self.output.likely
+        likely: dict[str, Decimal | int] = {"usd": self.usd.likely, "tokens": tokens, "calls": self.calls.likely}
+        return tuple(unit for unit, share in budget.limits.items() if likely[unit] > share.left)
 
 
 class _Priced(NamedTuple):
@@ -108,7 +117,8 @@ def quoted_map(
     rows: Iterator[SourceRow],
     store: Store | None,
     *,
-    limits: Limits | None,
+    limits: Limits,
+    budgets: Sequence[Balance],
     concurrency: int,
     sample: int = SAMPLE,
 ) -> MapQuote:
@@ -119,7 +129,8 @@ def quoted_map(
     quotes = [quoted(spec, most_runs=_RUNS) for _, _, spec in sorted(survey.sample, key=lambda entry: entry[:2])]
     counts = survey.counts
     to_run = counts["new"] + counts["changed"] + counts["unfinished"] + counts["again"]
-    return _scaled(one, source, quotes, counts, to_run, limits=limits, concurrency=concurrency)
+    scaled = _scaled(one, source, quotes, counts, to_run, limits=limits, concurrency=concurrency)
+    return scaled.model_copy(update={"budgets": tuple(budgets)})
 
 
 def _planned(
@@ -160,12 +171,12 @@ def _scaled(
     counts: Counter[RowKind],
     to_run: int,
     *,
-    limits: Limits | None,
+    limits: Limits,
     concurrency: int,
 ) -> MapQuote:
     spec = one.spec
     priced = [_Priced.of(quote.usd) for quote in quotes]
-    cap = None if limits is None else limits.usd
+    cap = limits.usd
     low, likely, high = (
         min(Decimal(value).quantize(_CENTS), cap or Decimal("Infinity"))
         for value in _interval([(one.low, one.likely, one.high) for one in priced], to_run)
@@ -183,7 +194,7 @@ def _scaled(
         **{str(kind): count for kind, count in counts.items()},
         sampled=len(quotes),
         batch=spec.batch,
-        limits=limits or Limits(),
+        limits=limits,
         calls=_quantity((quote.calls for quote in quotes), to_run),
         input=_quantity((quote.input for quote in quotes), to_run),
         output=_quantity((quote.output for quote in quotes), to_run),

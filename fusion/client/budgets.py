@@ -77,10 +77,16 @@ class SharedBudgets:
 
     def of(self, given: object, tags: Mapping[str, str] = _NO_TAGS) -> Budget | None:
         """Return the budget of a run with these tags, if any; `given` is a name or a Budget. Raises UsageError."""
-        root, names = self._given(given), {name for name, table in self._tables.items() if table.covers(tags)}
-        if isinstance(given, str) and self._tables[given].per is not None:
-            names.add(given)
-        return self._leasing(root, tuple(sorted(names))) if names else root
+        root, names = self._given(given), self._kept(given, tags)
+        return self._leasing(root, names) if names else root
+
+    def ahead(self, given: object, tags: Mapping[str, str] = _NO_TAGS) -> tuple[Limits | None, list[Balance]]:
+        """Return what `of` would hold a run to: the limits of one process, and what is left of kept budgets."""
+        root, store = self._given(given), self._store
+        limits = None if root is None else root.limits
+        if store is None:
+            return limits, []
+        return limits, [_balance(store, name, self._tables[name]) for name in self._kept(given, tags)]
 
     def of_map(self, map_id: str, limits: Limits, above: Budget | None) -> Budget:
         """Return the budget of a map whose rows run in several processes, an account of the store."""
@@ -118,6 +124,13 @@ class SharedBudgets:
             await one.close()
         if self._thread is not None:
             self._thread.shutdown()
+
+    def _kept(self, given: object, tags: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the names of the kept budgets that a run is within: the given one, and those that cover its tags."""
+        names = {name for name, table in self._tables.items() if table.covers(tags)}
+        if isinstance(given, str) and self._tables[given].per is not None:
+            names.add(given)
+        return tuple(sorted(names))
 
     def _given(self, given: object) -> Budget | None:
         """Return the single level of a budget; None if there is none, or if it is an account."""

@@ -94,6 +94,11 @@ def test_a_map_says_what_is_left_at_its_begin_and_end(
     )
     again = command(*of_rows, "--quiet")
     assert "budget team" not in again.err
+    rows.write_text("".join(f'{{"task": "{word}"}}\n' for word in "abcdefghijk"))
+    ahead = command(*of_rows, "--dry-run")
+    told = f"Budget team: $2.0000, 7 calls left in {month}: the map is likely to stop at its calls limit"
+    assert told in ahead.out.splitlines()
+    assert command(*of_rows, "--dry-run", "--limit", "3").out.count("likely to stop") == 0
 
 
 def test_the_receipt_of_a_run_names_its_budgets(

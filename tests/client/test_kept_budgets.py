@@ -270,6 +270,39 @@ def test_a_map_tells_of_the_budgets_that_cover_it_at_its_begin_and_end(fusion: A
     assert one.map([], pipeline=ONE).report is None
 
 
+@pytest.mark.parametrize(
+    ("limits", "rows", "lacks"),
+    [
+        ("calls = 40", 8, ()),
+        ("calls = 16", 8, ("calls",)),  # as many are likely, and one is spent
+        ("usd = 0.05\ncalls = 99", 3, ("usd",)),
+        ("tokens = 30", 3, ("tokens",)),
+        ("calls = 1", 0, ()),
+        ("usd = 0.05\ntokens = 2\ncalls = 2", 9, ("usd", "tokens", "calls")),
+    ],
+)
+def test_the_quote_of_a_map_says_which_limits_it_is_likely_to_pass(
+    fusion: Any, limits: str, rows: int, lacks: tuple[str, ...]
+) -> None:
+    one = fusion(f"[budgets.team]\n{limits}\nper = 'store'\n[budgets.other]\ncalls = 1\nper = 'store'\n")
+    if "usd" not in limits and "tokens" not in limits:
+        one.complete("x", pipeline=ONE, within="team")
+    quote = one.quote_map([f"row {at}" for at in range(rows)], pipeline=ONE, within="team")
+    (team,) = quote.budgets
+    assert team.name == "team"
+    assert quote.lacks(team) == lacks
+    assert one.quote_map([], pipeline=ONE).budgets == ()
+
+
+def test_a_budget_of_this_process_caps_the_quote_of_a_map(fusion: Any) -> None:
+    one = fusion("[budgets.here]\nusd = 0.25\n[budgets.kept]\nusd = 1\nper = 'store'\ntags = {}\n", store=None)
+    quote = one.quote_map(["x"] * 100, pipeline=ONE, within="here", budget={"usd": 7, "calls": 9})
+    assert (quote.usd.cap, quote.limits.calls, quote.budgets) == (Decimal("0.25"), 9, ())
+    assert one.quote_map(["x"] * 100, pipeline=ONE, budget={"usd": 7}).usd.cap == 7
+    with pytest.raises(UsageError, match=r"no \[budgets.hear\]"):
+        one.quote_map(["x"], pipeline=ONE, within="hear")
+
+
 @pytest.mark.parametrize("given", ["", "[budgets.here]\ncalls = 9\n"])
 def test_a_map_without_kept_budgets_tells_of_none(fusion: Any, given: str) -> None:
     one = fusion(given or "[defaults]\n")

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from fusion.cli.views.lines import dollars, role_words, seconds
+from fusion.cli.views.lines import dollars, left_words, role_words, seconds
+from fusion.core.types import Balance
 
 if TYPE_CHECKING:
     from fusion.bulk.quote import MapQuote
@@ -35,6 +36,7 @@ def map_quote_lines(quote: "MapQuote") -> Iterator[str]:
         f"{_range(quote.seconds, seconds)}"
     )
     yield f"Cost: {_range(quote.usd, dollars)}; {_cap(quote)}"
+    yield from (_budget(quote, budget) for budget in quote.budgets)
     if quote.unpriced:
         yield f"Unknown price, not in the cost: {', '.join(quote.unpriced)}"
     yield from (f"Note: {note}" for note in quote.notes)
@@ -45,6 +47,13 @@ def _cap(quote: "MapQuote") -> str:
         return f"never more than {dollars(quote.usd.cap)}, the budget"
     worst = "" if quote.most is None else f"; the worst cases come to about {dollars(quote.most)}"
     return f"no cap without `--budget`{worst}"
+
+
+def _budget(quote: "MapQuote", budget: Balance) -> str:
+    """Say what is left of a budget that the store keeps, and if the likely cost passes it."""
+    lacks = quote.lacks(budget)
+    stops = f": the map is likely to stop at its {' and '.join(lacks)} limit" if lacks else ""
+    return f"Budget {left_words(budget)}{stops}"
 
 
 def _range(of: Any, form: Callable[[Any], str] = "{:,}".format) -> str:

@@ -159,6 +159,28 @@ def test_a_number_that_is_not_in_the_material_is_not_summed(fusion: Any) -> None
     assert "answer: the sum is not computed: no value of Rome" in result.notes
 
 
+@pytest.mark.parametrize(
+    ("number", "total"),
+    [
+        ("0.2000000000000457", "12.3"),
+        ("0.20000000000000457e-0", "12.3"),
+        ("0.19999999999999998", "12.3"),
+        ("2.0000000000000001e-1", "12.3"),
+        ("-0.2000000000000001", "11.9"),
+        ("0.2001", None),
+        ("0.21", None),
+        ("2", None),
+        ("1e999", None),
+        (f"1{'0' * 400}", None),
+    ],
+)
+def test_digits_that_a_model_did_not_mean_are_dropped(fusion: Any, number: str, total: str | None) -> None:
+    """Small models go on with a number after its end, where a grammar lets them."""
+    work = lambda town: f'{{"answer": "a", "value": {number if town == "Rome" else FEES[town]}}}'  # noqa: E731
+    result, _ = played(fusion, {"how": "sum", "only": True}, "number", work=work)
+    assert result.text == (total or "in words")
+
+
 @pytest.mark.parametrize("combine", [None, {"how": "median", "only": True}, "sum", {"only": True}, 5])
 def test_without_a_known_combination_workers_write_text(fusion: Any, combine: Any) -> None:
     result, asked = played(fusion, combine, "number", work=lambda town: f"{town} is cheap")

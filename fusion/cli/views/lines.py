@@ -91,12 +91,12 @@ def left_words(budget: Balance) -> str:
 
 def standing_words(budget: Balance) -> str:
     """Say what is spent of a budget in its period by all that it covers, and what is left."""
-    parts = (
-        f"{amount_words(unit, share.spent)} spent of {amount_words(unit, share.limit)},"
-        f" {amount_words(unit, share.left)} left"
-        for unit, share in budget.limits.items()
+    spent = (
+        f"{f'${one.spent:.4f}' if unit == 'usd' else f'{one.spent:,}'} of {amount_words(unit, one.limit)}"
+        for unit, one in budget.limits.items()
     )
-    return f"budget {budget.name}: {'; '.join(parts)}{_in_period(budget)}"
+    left = (amount_words(unit, one.left) for unit, one in budget.limits.items())
+    return f"budget {budget.name}: {', '.join(spent)} spent; {', '.join(left)} left{_in_period(budget)}"
 
 
 def use_words(budget: BudgetUse) -> str:

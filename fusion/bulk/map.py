@@ -340,9 +340,9 @@ class MapRun:
         return Cost(usd=counts.usd, unknown_calls=counts.unknown_calls)
 
     async def _left(self) -> Sequence[Balance]:
-        """Return what is left of kept budgets; nothing if the store cannot be read."""
+        """Return what is left of kept budgets; nothing if the store is lost."""
         try:
-            return await self._setup.left()
+            return await self._setup.left() if self._holds else ()
         except StoreError as error:
             LOG.warning("%s", error)
             return ()

@@ -104,7 +104,7 @@ class SharedBudgets:
     async def left_at_end(self, within: Budget | None) -> list[Balance]:
         """Return what is left of the kept budgets of a map that has ended. Raises StoreError."""
         names = set() if within is None else {lease.account.name for lease in within.leases}
-        for lease in self._leased:
+        for lease in tuple(self._leased):
             if lease.account.name in names:
                 await lease.report()
         return await asyncio.to_thread(self.left, within)

@@ -34,7 +34,8 @@ class Plan(ModelStage):
     parsed is requested once more.
 
     Long material, of at least 3 sections and 800 tokens, is cut into numbered sections. The planner reads their
-    outline, and each subtask names those that its work needs. Short material is read whole by all.
+    outline, and each subtask names those that its work needs. One that is called as a heading, and names other
+    sections, reads those of the heading. Short material is read whole by all.
 
     With `each: section` every section that the planner names is a subtask, and all have one question. The planner
     reads headings only and writes some 50 tokens, whatever the number of subtasks.

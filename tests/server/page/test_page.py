@@ -318,6 +318,7 @@ def test_a_token_is_asked_for_once(paged: Any, watched: Any, monkeypatch: pytest
     served = paged()
     ran(served)
     one = opened(watched, served, "/runs")
+    expect(one.page.get_by_label("Token of this server")).to_be_focused()
     one.page.get_by_label("Token of this server").fill("other")
     one.page.get_by_role("button", name="Log in").click()
     expect(one.page.get_by_role("alert")).to_have_text("This token is not known here.")

@@ -79,6 +79,11 @@ function View({ place, paused }) {
   }
 }
 
+// Put the cursor into a field as it appears; `autofocus` is for fields of the page's own text.
+function focus(field) {
+  field?.focus();
+}
+
 function Login({ enter }) {
   const [error, setError] = useState(null);
   const submit = async (event) => {
@@ -94,7 +99,7 @@ function Login({ enter }) {
     <form onSubmit=${submit}>
       <h1>fusion</h1>
       <input class="unseen" name="user" autocomplete="username" value="fusion" readonly tabindex="-1" aria-hidden="true" />
-      <label>Token of this server<input name="token" type="password" autocomplete="current-password" required autofocus /></label>
+      <label>Token of this server<input name="token" type="password" autocomplete="current-password" required ref=${focus} /></label>
       <button class="main">Log in</button>
       <${Problem} error=${error} />
     </form>

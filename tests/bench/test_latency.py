@@ -16,7 +16,7 @@ from tests.conftest import said
 Bench = Callable[..., Report]
 Items = Callable[..., Path]
 
-EACH = 0.12
+EACH = 0.4
 """Seconds of a call."""
 PANEL = """
 inputs: {question: A question.}

@@ -1,6 +1,6 @@
 // App: the frame of the page, and the view that the address names.
 import { render } from "./vendor/preact.js";
-import { useEffect, useState } from "./vendor/hooks.js";
+import { useEffect, useLayoutEffect, useState } from "./vendor/hooks.js";
 import { html } from "./lib/html.js";
 import { embedded, login } from "./lib/source.js";
 import { Problem } from "./lib/parts.js";
@@ -23,7 +23,7 @@ function App() {
   const [place, setPlace] = useState(read());
   const [paused, setPaused] = useState(false);
   const [locked, setLocked] = useState(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const moved = () => setPlace(read());
     const refused = (event) => event.detail === 401 && setLocked(true);
     const key = (event) => onKey(event, () => setPaused((was) => !was));

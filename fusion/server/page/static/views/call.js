@@ -1,6 +1,6 @@
 // Call: one request to one model, with its messages, reply, tokens, price and attempts.
 import { html } from "../lib/html.js";
-import { useEffect } from "../vendor/hooks.js";
+import { useLayoutEffect } from "../vendor/hooks.js";
 import { brief, clean, cost, count, dollars, exact, plural, seconds } from "../lib/format.js";
 import { useData } from "../lib/live.js";
 import { Copy, Facts, Failure, Panel, Problem, Status, Text, Time } from "../lib/parts.js";
@@ -10,7 +10,7 @@ const EVENTS = { attempt_failed: "attempt failed", fallback_taken: "fallback", h
 
 export function CallPage({ id, number }) {
   const { data, error } = useData(`/runs/${encodeURIComponent(id)}/calls/${number}`, {});
-  useEffect(() => {
+  useLayoutEffect(() => { // at once, so that no key is lost that follows the sight of the call
     const key = (event) => {
       if (event.target.matches("input, select, textarea, pre") || event.ctrlKey || event.metaKey || event.altKey) return;
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

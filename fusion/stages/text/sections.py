@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate, groupby
 from typing import Final, NamedTuple
 
@@ -137,10 +138,16 @@ class Sections:
 
     def _headed(self, words: list[str]) -> list[int]:
         """Return the sections at or below a path of headings, else those at or below a heading."""
-        paths = [[_words(part) for part in one.title.split(" > ")] for one in self.all] if words else []
-        beginnings = [list(accumulate(path)) for path in paths]
-        found = [at for at, path in enumerate(beginnings, start=1) if words in path]
-        return found or [at for at, path in enumerate(paths, start=1) if words in path]
+        if not words:
+            return []
+        found = [at for at, (_, beginnings) in enumerate(self._paths, start=1) if words in beginnings]
+        return found or [at for at, (path, _) in enumerate(self._paths, start=1) if words in path]
+
+    @cached_property
+    def _paths(self) -> list[tuple[list[list[str]], list[list[str]]]]:
+        """The headings above each section as words, each alone, and each with those before it."""
+        paths = [[_words(part) for part in one.title.split(" > ")] for one in self.all]
+        return [(path, list(accumulate(path))) for path in paths]
 
     def title_of(self, numbers: Sequence[int]) -> str:
         """Return the heading that sections share, with the number of one that is not the only one of it."""
